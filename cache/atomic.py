@@ -1,0 +1,113 @@
+"""Writing files so that they are either there and whole, or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffvqa.cache.errors import OutputError
+
+_TEMPORARY_PREFIX = ".tmp-"
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, newlines as they are, replacing an older file in one step.
+
+    Args:
+        path: The file; its folder is made if absent.
+        text: The whole content.
+
+    Raises:
+        OutputError: The folder is not writable, the disk is full, or ``text`` cannot be encoded.
+    """
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.object[error.start : error.end]!r} is no Unicode text.",
+            "Rename the files whose names are not valid UTF-8.",
+        ) from error
+    with atomic_output(path) as temporary, reporting_output_errors(path):
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, which becomes ``path`` when the block ends well and vanishes when it does not.
+
+    The temporary file lies in the same folder and has the same suffix; the block creates it. It is synchronised to the
+    disk before it is renamed, so not even a power cut leaves half a file under the final name.
+
+    Args:
+        path: The file to write or replace; its folder is made if absent.
+
+    Yields:
+        A path that no other process uses.
+
+    Raises:
+        OutputError: The folder cannot be made or written to, the disk is full, or ``path`` is a folder.
+    """
+    with reporting_output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{_TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
+    try:
+        yield temporary
+        with reporting_output_errors(path):
+            _synchronise(temporary, os.O_RDWR)
+            temporary.replace(path)
+            if os.name == "posix":  # elsewhere a folder cannot be opened
+                _synchronise(path.parent, os.O_RDONLY)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove the temporary files that killed processes left in ``folder`` and below; return how many there were.
+
+    Call it only while no other process writes there.
+
+    Raises:
+        OutputError: One cannot be removed.
+    """
+    leftovers = [path for path in folder.rglob(f"{_TEMPORARY_PREFIX}*") if path.is_file()]
+    for leftover in leftovers:
+        with reporting_output_errors(leftover):
+            leftover.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+@contextlib.contextmanager
+def reporting_output_errors(path: Path) -> Iterator[None]:
+    """Turn any ``OSError`` of the block into an error that names ``path`` and says what to do.
+
+    Raises:
+        OutputError: The block raised an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.", _hint(error, path)) from error
+
+
+def _synchronise(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hint(error: OSError, path: Path) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "Free some disk space and run it again."
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"Choose a folder you may write to, or change the permissions of {path.parent}."
+        case errno.EEXIST | errno.ENOTDIR | errno.EISDIR:
+            return "A file stands where a folder is needed, or the other way round; move it away."
+        case _:
+            return "Choose another output folder."

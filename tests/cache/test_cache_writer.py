@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cache_material import failed, fill, header, usable
+
+from diffvqa.cache import shards
+from diffvqa.cache.errors import CacheBusyError, CacheError, FingerprintMismatchError, OutputError
+from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache.writer import CacheWriter
+
+
+def test_the_plan_leaves_out_what_is_done_and_what_failed(tmp_path: Path) -> None:
+    fill(tmp_path, usable("done"), failed("broken"))
+    sources = [(name, Path("absent")) for name in ("new", "done", "broken")]
+    with CacheWriter(tmp_path, header(), shard_videos=2) as writer:
+        plan = writer.plan(sources)
+        assert plan.pending == ("new",)
+        assert plan.done == ("done",)
+        assert [row.video_id for row in plan.failed_before] == ["broken"]
+        retry = writer.plan(sources, retry_failed=True)
+        assert retry.pending == ("new", "broken")
+        assert writer.plan([("new", Path("absent"))]).vanished == ("done", "broken")
+
+
+def test_a_file_that_changed_since_is_done_again_and_the_newer_row_counts(tmp_path: Path) -> None:
+    video = tmp_path / "video.mp4"
+    video.write_bytes(b"first")
+    directory = tmp_path / "cache"
+    fill(directory, usable("v", frames=1, path=video))
+    with CacheWriter(directory, header(), shard_videos=1) as writer:
+        assert writer.plan([("v", video)]).done == ("v",)
+    video.write_bytes(b"second version")
+    with CacheWriter(directory, header(), shard_videos=1) as writer:
+        plan = writer.plan([("v", video)])
+        assert plan.pending == plan.changed == ("v",)
+        writer.add(usable("v", frames=3, path=video))
+    cache = FeatureCache(directory)
+    assert cache.ids() == ("v",)
+    assert len(cache["v"]["resize/latent"]) == 3
+
+
+def test_other_features_are_refused_unless_they_are_to_be_replaced(tmp_path: Path) -> None:
+    fill(tmp_path, usable("a"))
+    with pytest.raises(FingerprintMismatchError, match=r"seed is \(absent\) there, 5 was asked for.*--overwrite"):
+        CacheWriter(tmp_path, header(seed=5), shard_videos=1).__enter__()
+    with CacheWriter(tmp_path, header(seed=5), shard_videos=1, overwrite=True):
+        pass
+    assert FeatureCache(tmp_path).ids() == ()
+    assert FeatureCache(tmp_path).header.fingerprint["seed"] == 5
+
+
+def test_a_second_writer_is_turned_away_in_one_line(tmp_path: Path) -> None:
+    with CacheWriter(tmp_path, header(), shard_videos=1):
+        other = f"""
+from pathlib import Path
+from cache_material import header
+from diffvqa.cache.writer import CacheWriter
+CacheWriter(Path({str(tmp_path)!r}), header(), shard_videos=1).__enter__()
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", other],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+            check=False,
+        )
+    assert CacheBusyError.__name__ in done.stderr
+    assert "is being written by another process" in done.stderr
+
+
+def test_a_writer_that_is_killed_leaves_only_whole_shards_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from cache_material import header, usable
+from diffvqa.cache import shards
+from diffvqa.cache.writer import CacheWriter
+with CacheWriter(Path({str(tmp_path)!r}), header(), shard_videos=1) as writer:
+    writer.add(usable("whole"))
+    shards.atomic_write_text = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    writer.add(usable("unmarked"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        check=False,
+    )
+    assert done.returncode == -9
+    (tmp_path / "shards" / ".unfinished-000002-abc").mkdir()
+    assert len(list((tmp_path / "shards").glob("*.zarr"))) == 2
+    assert FeatureCache(tmp_path).ids() == ("whole",)
+    with CacheWriter(tmp_path, header(), shard_videos=1) as writer:
+        assert len(list((tmp_path / "shards").iterdir())) == 2
+        writer.add(usable("unmarked"))
+    assert FeatureCache(tmp_path).ids() == ("whole", "unmarked")
+
+
+def test_what_was_added_before_ctrl_c_is_kept(tmp_path: Path) -> None:
+    def add_and_interrupt() -> None:
+        with CacheWriter(tmp_path, header(), shard_videos=100) as writer:
+            writer.add(usable("a"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add_and_interrupt()
+    assert FeatureCache(tmp_path).ids() == ("a",)
+
+
+def test_a_full_disk_is_a_clear_error_and_publishes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with CacheWriter(tmp_path, header(), shard_videos=1) as writer:
+        writer.add(usable("before"))
+        with monkeypatch.context() as patch:
+            patch.setattr(shards, "_write_array", no_space)
+            with pytest.raises(OutputError, match="No space left on device"):
+                writer.add(usable("lost"))
+        assert not list((tmp_path / "shards").glob(".*"))
+        writer.add(usable("after"))
+    assert FeatureCache(tmp_path).ids() == ("before", "after")
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(CacheError, match="not empty and no feature cache"):
+        CacheWriter(tmp_path, header(), shard_videos=1, overwrite=True).__enter__()
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
