@@ -1,0 +1,73 @@
+# Two commands need nothing else typed, installed or fetched by hand:
+#   make demo      make test
+# Variables: DATASET, RECIPE, VIDEOS, LABELS, MODEL, CSV, FORMAT, OUT, PHOTOS, and ARGS for any further option.
+
+PYTHON  ?= $(firstword $(shell command -v python3.11 python3))
+DATASET ?= demo
+RECIPE  ?= $(DATASET)
+FORMAT  ?= h5
+CSV     ?= scores.csv
+ARGS    ?=
+
+VENV    := .venv
+DIFFVQA := $(VENV)/bin/diffvqa
+
+# The environment is up to date when this stamp exists: it is named after what is installed from and which modules there
+# are, because an editable installation links each file.
+SOURCES := $(sort $(shell find cache pipeline stages -type f -not -path '*/__pycache__/*' -not -name '.*'))
+STAMP   := $(VENV)/installed-$(firstword $(shell (cat pyproject.toml constraints.txt; echo $(SOURCES)) | cksum))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types format prepare extract train score export nano clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv with pinned versions; the other targets do this themselves
+
+$(STAMP):
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--config-settings editable_mode=strict --editable '.[demo,dev]'
+	rm -f $(VENV)/installed-*
+	touch $@
+
+demo: $(STAMP)  ## the whole job on real clips: prepare, extract, train, score, export
+	$(DIFFVQA) demo $(ARGS)
+
+test: $(STAMP)  ## run the tests
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## check style and formatting
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(STAMP)  ## check types
+	$(VENV)/bin/mypy
+
+format: $(STAMP)  ## format the code
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+prepare: $(STAMP)  ## list a data set's videos and scores: DATASET= [RECIPE=csv|folder VIDEOS= LABELS=]
+	$(DIFFVQA) prepare $(RECIPE) --name $(DATASET) $(if $(VIDEOS),--videos '$(VIDEOS)') \
+		$(if $(LABELS),--labels '$(LABELS)') $(ARGS)
+
+extract: $(STAMP)  ## extract its features, once: DATASET= [MODEL=nano]; with VIDEOS= it prepares first
+	$(if $(VIDEOS)$(filter demo,$(DATASET)),@test -f runs/$(DATASET)/manifest.csv || $(MAKE) --no-print-directory prepare)
+	$(DIFFVQA) extract $(DATASET) $(if $(MODEL),--model '$(MODEL)') $(ARGS)
+
+train: $(STAMP)  ## train the regressor on them: DATASET=
+	$(DIFFVQA) train $(DATASET) $(ARGS)
+
+score: $(STAMP)  ## score videos: VIDEOS=path [MODEL=data set] [CSV=scores.csv]
+	$(DIFFVQA) score '$(VIDEOS)' --csv '$(CSV)' $(if $(MODEL),--model '$(MODEL)') $(ARGS)
+
+export: $(STAMP)  ## export its features to one file: DATASET= [FORMAT=h5 OUT=file]
+	$(DIFFVQA) export $(DATASET) --format $(FORMAT) $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+nano: $(STAMP)  ## make a small diffusion model: PHOTOS=folder OUT=folder
+	$(DIFFVQA) pretrain '$(PHOTOS)' --out '$(OUT)' $(ARGS)
+
+clean:  ## remove the environment, caches and builds, but never runs/
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
