@@ -1,0 +1,1 @@
+"""What is computed: frames, views, diffusion features, the regressor, its training and its metrics."""

@@ -1,0 +1,17 @@
+"""Errors of the computing layer."""
+
+from __future__ import annotations
+
+from diffvqa.cache.errors import DiffVQAError
+
+
+class ModelFolderError(DiffVQAError):
+    """A diffusion model folder is missing something or does not fit together."""
+
+
+class TrainingDataError(DiffVQAError):
+    """The data cannot be trained on: too few contents, missing or constant scores, no features."""
+
+
+class RegressorFolderError(DiffVQAError):
+    """A trained regressor's folder is missing, unreadable or made from other features."""

@@ -1,0 +1,27 @@
+"""The recipe of stage one: every setting that changes the features."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PURE_NOISE_TIMESTEP = 999
+
+
+class ExtractRecipe(BaseModel):
+    """What is extracted from a video, and how; part of the features' fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field("nano", min_length=1, description="model folder, or the name of a shipped one")
+    frames: int = Field(8, ge=1, description="frames per video (N), at the centres of N equal time segments")
+    view_size: int = Field(128, ge=16, description="side of a view in pixels (S)")
+    crops: int = Field(3, ge=1, description="native-resolution crops per frame (K)")
+    grid: int = Field(8, ge=1, description="side of the grid (g) that multiscale maps are averaged to")
+    steps: int = Field(1, ge=1, le=1000, description="denoising steps, from start_timestep down to 0")
+    start_timestep: int = Field(
+        0,
+        ge=0,
+        le=PURE_NOISE_TIMESTEP,
+        description=f"where denoising starts: z_0 noised to there, or pure noise at {PURE_NOISE_TIMESTEP}",
+    )
+    seed: int = Field(0, ge=0, description="of crop positions and noise")

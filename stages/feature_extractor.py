@@ -1,0 +1,135 @@
+"""Diffusion features of views: the reconstructed latent, and the U-Net decoder's maps at the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffvqa.stages.autoencoder import to_model_range
+from diffvqa.stages.extract_recipe import PURE_NOISE_TIMESTEP, ExtractRecipe
+from diffvqa.stages.model_folder import DiffusionModel
+
+
+@dataclass(frozen=True)
+class ViewFeatures:
+    """Features of a batch of views.
+
+    Attributes:
+        latent: (B, C, h, w) float16, the reconstructed latents (F_Latent).
+        multiscale: (B, C_ms, g, g) float16, the up-blocks' maps, each averaged to g x g, one after the other (F_MS).
+    """
+
+    latent: NDArray[np.float16]
+    multiscale: NDArray[np.float16]
+
+
+class DiffusionFeatureExtractor:
+    """Denoises views under the Controller and collects the features on the way.
+
+    Args:
+        model: With its Controller.
+        recipe: Steps, start, grid.
+        device: Where to compute.
+        batch_size: Most views in one network call; changes speed and memory, never the results beyond rounding.
+    """
+
+    def __init__(self, model: DiffusionModel, recipe: ExtractRecipe, *, device: torch.device, batch_size: int) -> None:
+        self._model = model.to(device)
+        self._recipe = recipe
+        self._device = device
+        self._batch_size = batch_size
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of the latent of one view."""
+        side = self._recipe.view_size // self._model.autoencoder.block_size
+        return (self._model.autoencoder.latent_channels, side, side)
+
+    @property
+    def multiscale_shape(self) -> tuple[int, int, int]:
+        """(C_ms, g, g) of the multiscale features of one view."""
+        widths: Sequence[int] = self._model.unet.config.block_out_channels
+        return (sum(widths), self._recipe.grid, self._recipe.grid)
+
+    def __call__(self, views: NDArray[np.uint8], seeds: Sequence[int]) -> ViewFeatures:
+        """Extract the features of any number of views.
+
+        Args:
+            views: (B, S, S, 3) uint8 RGB.
+            seeds: One per view; its noise depends on nothing else.
+        """
+        batches = [
+            self._extract(views[start : start + self._batch_size], seeds[start : start + self._batch_size])
+            for start in range(0, len(views), self._batch_size)
+        ]
+        return ViewFeatures(
+            np.concatenate([batch.latent for batch in batches]),
+            np.concatenate([batch.multiscale for batch in batches]),
+        )
+
+    @torch.inference_mode()
+    def _extract(self, views: NDArray[np.uint8], seeds: Sequence[int]) -> ViewFeatures:
+        frames = to_model_range(torch.from_numpy(views).to(self._device).permute(0, 3, 1, 2))
+        z_0 = self._model.autoencoder.encode(frames)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        with _captured_outputs(self._model.unet.up_blocks) as maps:
+            reconstructed = self._denoise(z_0, generators)
+            multiscale = torch.cat([F.adaptive_avg_pool2d(level, self._recipe.grid) for level in maps], dim=1)
+        return ViewFeatures(_to_half(reconstructed), _to_half(multiscale))
+
+    def _denoise(self, z_0: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """Return the reconstruction of z_0 by DDPM steps from the start timestep down to 0."""
+        scheduler = self._model.scheduler
+        timesteps = denoising_timesteps(self._recipe)
+        scheduler.set_timesteps(timesteps=timesteps, device=self._device)
+        noise = torch.stack([torch.randn(z_0.shape[1:], generator=generator) for generator in generators])
+        z_t = noise.to(self._device)
+        if timesteps[0] != PURE_NOISE_TIMESTEP:
+            z_t = scheduler.add_noise(z_0, z_t, torch.tensor([timesteps[0]], device=self._device))
+        for timestep in timesteps:
+            t = torch.full((len(z_0),), timestep, device=self._device)
+            predicted = self._model.predict_noise(z_t, t, z_0)
+            z_t = scheduler.step(predicted, timestep, z_t, generator=generators).prev_sample
+        return z_t
+
+
+def denoising_timesteps(recipe: ExtractRecipe) -> list[int]:
+    """Return the timesteps of a recipe, descending: ``steps`` of them from ``start_timestep``, evenly spaced, to 0.
+
+    One step alone is taken at the start. ``steps=50, start_timestep=999`` is the paper's trajectory.
+    """
+    if recipe.steps == 1:
+        return [recipe.start_timestep]
+    spaced = np.linspace(recipe.start_timestep, 0, recipe.steps).round().astype(int)
+    return list(dict.fromkeys(spaced.tolist()))
+
+
+@contextmanager
+def _captured_outputs(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
+    """Collect what each block returned last; with several denoising steps, that is the final one."""
+    outputs: list[Tensor] = [torch.empty(0)] * len(blocks)
+
+    def keep(index: int) -> object:
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            outputs[index] = output
+
+        return hook
+
+    handles = [block.register_forward_hook(keep(index)) for index, block in enumerate(blocks)]  # type: ignore[arg-type]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _to_half(tensor: Tensor) -> NDArray[np.float16]:
+    half: NDArray[np.float16] = tensor.to(torch.float16).cpu().numpy()
+    return half

