@@ -1,0 +1,96 @@
+"""The ``diffvqa`` command: one verb per module, one clear line per error."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from diffvqa.cache.errors import DiffVQAError
+from diffvqa.pipeline import demo, export, extract, prepare, pretrain, score, train
+
+app = typer.Typer(
+    name="diffvqa",
+    help="No-reference video quality assessment with diffusion features.",
+    epilog="Start with: diffvqa demo",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("prepare")(prepare.command)
+app.command("extract")(extract.command)
+app.command("train")(train.command)
+app.command("score")(score.command)
+app.command("export")(export.command)
+app.command("demo")(demo.command)
+app.command("pretrain")(pretrain.command)
+
+
+@dataclass
+class CommandState:
+    """What the end of the program must know of its command line.
+
+    Attributes:
+        debug: Show tracebacks.
+    """
+
+    debug: bool = False
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"diffvqa {version('diffvqa')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _diffvqa(
+    version: Annotated[  # noqa: ARG001  # handled by its callback
+        bool, typer.Option("--version", help="Show the version and stop.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """No-reference video quality assessment with diffusion features."""
+    from diffvqa.pipeline.console import configure_logging
+
+    configure_logging()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit status: 0 done, 1 the work failed, 2 asked for wrongly, 130 interrupted.
+
+    Args:
+        arguments: Without the program's name; those of the process when None.
+    """
+    state = CommandState()
+    try:
+        status = app(arguments, standalone_mode=False, obj=state)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted. Run the same command again to go on.", 130)
+    except DiffVQAError as error:
+        _trace(state)
+        return _fail(str(error), 2)
+    except typer.TyperException as error:
+        context: typer.Context | None = getattr(error, "ctx", None)
+        hint = f" See '{context.command_path} --help'." if context else ""
+        return _fail(f"{error.format_message().rstrip('.')}.{hint}", 2)
+    except Exception as error:  # noqa: BLE001  # the last resort: a fault of the program itself
+        _trace(state)
+        hint = "" if state.debug else " Run it again with --debug for the traceback, and please report it."
+        return _fail(f"internal error: {type(error).__name__}: {error}.{hint}", 1)
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str, status: int) -> int:
+    one_line = " ".join(message.split())
+    typer.echo(f"diffvqa: {one_line}", err=True)
+    return status
+
+
+def _trace(state: CommandState) -> None:
+    if state.debug:
+        traceback.print_exc()

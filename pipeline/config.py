@@ -1,0 +1,126 @@
+"""Settings: defaults, then a TOML file, then options; validated, in two parts that are kept apart.
+
+The **recipe** (``[extract]`` and ``[train]``) changes results and is part of the fingerprint of whatever it made. The
+**runtime** (``[runtime]``) changes only where and how fast.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from diffvqa.pipeline.errors import ConfigError
+from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.stages.train_recipe import TrainRecipe
+
+SETTINGS_FILE = "settings.toml"
+
+
+class Runtime(BaseModel):
+    """Where and how fast; never part of a fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runs: Path = Field(Path("runs"), description="folder of all outputs")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="decoding processes")
+    batch_size: int = Field(64, ge=1, description="views per network call in extraction")
+    shard_videos: int = Field(32, ge=1, description="videos per shard of the cache")
+    decode_timeout: float = Field(120.0, gt=0, description="seconds that decoding one video may take")
+
+
+class Settings(BaseModel):
+    """All settings of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    extract: ExtractRecipe = Field(default_factory=ExtractRecipe)
+    train: TrainRecipe = Field(default_factory=TrainRecipe)
+    runtime: Runtime = Field(default_factory=Runtime)
+
+    def to_toml(self) -> str:
+        """Return the settings as a TOML file that :func:`resolve_settings` reads back."""
+        tables = self.model_dump(mode="json")
+        recipe = {name: tables[name] for name in ("extract", "train")}
+        return (
+            "# The recipe: changes results, and is stored in the fingerprint of what it made.\n"
+            f"{tomli_w.dumps(recipe)}\n"
+            "# The runtime: changes only where and how fast.\n"
+            f"{tomli_w.dumps({'runtime': tables['runtime']})}"
+        )
+
+
+def resolve_settings(config: Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings from defaults, then a TOML file, then options.
+
+    Args:
+        config: A TOML file with tables ``extract``, ``train`` and ``runtime``.
+        options: Dotted key, such as ``extract.frames``, to value; None values are left out.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown, or a value is out of bounds; the message names it.
+    """
+    tables = _read_toml(config) if config is not None else {}
+    for key, value in (options or {}).items():
+        if value is None:
+            continue
+        table, _, setting = key.partition(".")
+        if not setting:
+            raise ConfigError(f"'{key}' is no setting.", "Write TABLE.KEY=VALUE, such as extract.frames=16.")
+        tables.setdefault(table, {})[setting] = value
+    try:
+        return Settings.model_validate(tables)
+    except ValidationError as error:
+        raise _explained(error, config) from error
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split ``TABLE.KEY=VALUE`` into its key and its value, read as TOML where it is TOML and as text elsewhere.
+
+    Raises:
+        ConfigError: There is no ``=``.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"'{text}' sets nothing.", "Write --set TABLE.KEY=VALUE, such as --set extract.frames=16.")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror}.", "Give an existing file to --config.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}.", "Correct it, or start from --show-config.") from error
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            hint = "Put it under [extract], [train] or [runtime]."
+            raise ConfigError(f"{path}: '{name}' stands outside a table.", hint)
+    return tables
+
+
+def _explained(error: ValidationError, config: Path | None) -> ConfigError:
+    """Say the first thing wrong in one line: which key, what value, what was expected."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    origin = f" (in {config} or an option)" if config is not None else ""
+    if first["type"] == "extra_forbidden":
+        *table, setting = (str(part) for part in first["loc"])
+        model = Settings.model_fields[table[0]].annotation if table else Settings
+        assert model is not None  # noqa: S101  # every field of Settings is annotated
+        known = sorted(getattr(model, "model_fields", {}))
+        nearest = difflib.get_close_matches(setting, known, n=1)
+        hint = f"Did you mean '{nearest[0]}'?" if nearest else f"Known: {', '.join(known)}."
+        return ConfigError(f"There is no setting '{key}'{origin}.", hint)
+    return ConfigError(f"{key} = {first['input']!r}{origin}: {first['msg']}.", "See --show-config for the defaults.")

@@ -1,0 +1,235 @@
+"""``diffvqa extract``: run the diffusion model once over every video and keep its features."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffvqa.pipeline import options
+
+if TYPE_CHECKING:
+    from diffvqa.cache.schema import CacheHeader, SourceStamp, VideoRow
+    from diffvqa.cache.shards import ShardEntry
+    from diffvqa.cache.writer import CacheWriter
+    from diffvqa.pipeline.backbone import Backbone
+    from diffvqa.pipeline.config import Settings
+    from diffvqa.stages.decoding import FailedVideo, VideoSource
+    from diffvqa.stages.extraction import ExtractedVideo
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExtractSummary:
+    """What an extraction did.
+
+    Attributes:
+        cache: Where the features lie.
+        extracted: Videos done now.
+        done_before: Videos whose features were there already.
+        failures: Rows of the data set's videos without features, earlier ones included.
+        seconds: How long it took.
+    """
+
+    cache: Path
+    extracted: int
+    done_before: int
+    failures: tuple[VideoRow, ...]
+    seconds: float
+
+
+def extract(
+    name: str,
+    settings: Settings,
+    *,
+    cache: Path | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+) -> ExtractSummary:
+    """Extract the features of a prepared data set; videos that are done are not done again.
+
+    Args:
+        name: The data set's.
+        settings: Recipe and runtime.
+        cache: Where to put the features; ``runs/<name>/features`` when None.
+        retry_failed: Try the videos again that failed before.
+        overwrite: Replace features of another recipe instead of refusing.
+
+    Raises:
+        DatasetError: The data set is not prepared.
+        ModelFolderError: The model cannot be loaded.
+        CacheError: The cache is busy, damaged, or holds other features.
+        OutputError: The cache cannot be written.
+    """
+    from diffvqa.cache.atomic import atomic_write_text
+    from diffvqa.cache.writer import CacheWriter
+    from diffvqa.pipeline.backbone import load_backbone
+    from diffvqa.pipeline.config import SETTINGS_FILE
+    from diffvqa.pipeline.manifest import read_manifest
+    from diffvqa.pipeline.runs import DatasetRun
+    from diffvqa.stages.decoding import VideoSource
+
+    begun = time.monotonic()
+    run = DatasetRun(settings.runtime.runs, name).require_prepared()
+    paths = {row.video_id: row.path for row in read_manifest(run.folder).rows}
+    directory, runtime = cache or run.features, settings.runtime
+    backbone = load_backbone(settings.extract, runtime)
+    header = _header(settings, backbone)
+    with CacheWriter(directory, header, shard_videos=runtime.shard_videos, overwrite=overwrite) as writer:
+        atomic_write_text(directory / SETTINGS_FILE, settings.to_toml())
+        plan = writer.plan(paths.items(), retry_failed=retry_failed)
+        if plan.changed:
+            logger.warning("%d video file(s) changed since; their features are made anew", len(plan.changed))
+        if plan.vanished:
+            logger.warning("%d video(s) in %s are not in the manifest any more", len(plan.vanished), directory)
+        sources = [VideoSource(video_id, paths[video_id]) for video_id in plan.pending]
+        failed_now = _extract_into(writer, sources, backbone, settings, f"extract {name}")
+    return ExtractSummary(
+        cache=directory,
+        extracted=len(sources) - len(failed_now),
+        done_before=len(plan.done),
+        failures=(*plan.failed_before, *failed_now),
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _extract_into(
+    writer: CacheWriter, sources: Sequence[VideoSource], backbone: Backbone, settings: Settings, description: str
+) -> list[VideoRow]:
+    """Extract the videos, hand each to the writer, and return the rows of those that failed."""
+    from diffvqa.cache.schema import SourceStamp
+    from diffvqa.pipeline.console import progress
+    from diffvqa.stages.decode_pool import DecodePool
+    from diffvqa.stages.extraction import extract_videos
+
+    recipe, runtime = settings.extract, settings.runtime
+    # Taken before decoding: a file that changes meanwhile then differs from its stamp, and is done again.
+    stamps = {source.video_id: SourceStamp.of(source.path) for source in sources}
+    failed = []
+    with (
+        progress(description, len(sources)) as report,
+        DecodePool(recipe, workers=runtime.workers, timeout=runtime.decode_timeout) as pool,
+    ):
+        for result in extract_videos(sources, backbone.extractor, pool, recipe):
+            entry = _entry(result, stamps)
+            writer.add(entry)
+            if entry.arrays is None:
+                failed.append(entry.row)
+            report.advance(failed=entry.arrays is None)
+    return failed
+
+
+def _header(settings: Settings, backbone: Backbone) -> CacheHeader:
+    from datetime import UTC, datetime
+
+    from diffvqa.cache.schema import SCHEMA_VERSION, CacheHeader
+    from diffvqa.pipeline.backbone import software_versions
+    from diffvqa.stages.extraction import array_specs
+
+    return CacheHeader(
+        schema_version=SCHEMA_VERSION,
+        fingerprint=dict(backbone.fingerprint.fields),
+        fingerprint_digest=backbone.fingerprint.digest,
+        recipe=settings.extract.model_dump(),
+        arrays=array_specs(settings.extract, backbone.extractor),
+        software=software_versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _entry(result: ExtractedVideo | FailedVideo, stamps: Mapping[str, SourceStamp]) -> ShardEntry:
+    from diffvqa.cache.schema import VideoRow
+    from diffvqa.cache.shards import ShardEntry
+    from diffvqa.stages.decoding import FailedVideo
+
+    if isinstance(result, FailedVideo):
+        row = VideoRow(
+            video_id=result.source.video_id,
+            status="failed",
+            reason=result.reason,
+            detail=result.detail,
+            source=stamps[result.source.video_id],
+        )
+        return ShardEntry(row, None)
+    decoded = result.decoded
+    row = VideoRow(
+        video_id=decoded.source.video_id,
+        status="ok",
+        source=stamps[decoded.source.video_id],
+        frame_indices=tuple(decoded.frame_indices.tolist()),
+        timestamps=tuple(decoded.timestamps.tolist()),
+        crop_positions=tuple((int(top), int(left)) for top, left in decoded.crop_positions),
+        width=decoded.width,
+        height=decoded.height,
+        decoder=decoded.decoder,
+    )
+    return ShardEntry(row, result.arrays)
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="A prepared data set.", show_default=False)],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Model folder, or a shipped one's name.  [default: nano]", show_default=False),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Where to put the features.  [default: runs/NAME/features]", show_default=False),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", help="Frames per video.  [default: 8]", show_default=False)
+    ] = None,
+    crops: Annotated[
+        int | None, typer.Option("--crops", help="Native crops per frame.  [default: 3]", show_default=False)
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again the videos that failed.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace features of another recipe.")] = False,
+    strict: options.Strict = False,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    runs: options.Runs = None,
+    config: options.Config = None,
+    assignments: options.Set = None,
+    show_config: options.ShowConfig = False,
+    debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
+) -> int:
+    """Run the diffusion model once over every video of a data set and keep its features."""
+    chosen = {
+        "extract.model": model,
+        "extract.frames": frames,
+        "extract.crops": crops,
+        "runtime.device": device,
+        "runtime.workers": workers,
+        "runtime.runs": runs,
+    }
+    settings = options.settings_from(config, assignments, chosen, show=show_config)
+    summary = extract(name, settings, cache=cache, retry_failed=retry_failed, overwrite=overwrite)
+    _show(name, summary, retried=retry_failed)
+    return _exit_status(summary, strict=strict)
+
+
+def _show(name: str, summary: ExtractSummary, *, retried: bool) -> None:
+    from diffvqa.pipeline.console import failure_table, in_words, output_console
+
+    if summary.failures:
+        output_console().print(failure_table((row.video_id, row.reason, row.detail) for row in summary.failures))
+    typer.echo(
+        f"{name}: {summary.extracted} videos extracted, {summary.done_before} were done, "
+        f"{len(summary.failures)} failed, {in_words(summary.seconds)}"
+    )
+    if summary.failures and not retried:
+        typer.echo("once they are mended: --retry-failed tries them again")
+    typer.echo(f"features: {summary.cache}")
+    if summary.extracted + summary.done_before:
+        typer.echo(f"next: diffvqa train {name}")
+
+
+def _exit_status(summary: ExtractSummary, *, strict: bool) -> int:
+    nothing_worked = not summary.extracted and not summary.done_before
+    return int(nothing_worked or (strict and bool(summary.failures)))

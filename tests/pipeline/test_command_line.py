@@ -1,0 +1,337 @@
+"""The verbs as a user types them, on real clips and a tiny model: from a label file to scores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from conftest import MakeClip
+
+from diffvqa.pipeline.cli import main
+
+CONTENTS = ("0", "20", "40", "60")
+QUALITIES = {"10": 90.0, "30": 60.0, "45": 20.0}
+SMALL = (
+    "extract.frames=2",
+    "extract.view_size=32",
+    "extract.crops=2",
+    "extract.grid=4",
+    "train.splits=2",
+    "train.epochs=2",
+    "train.tcab_patch=16",
+    "runtime.shard_videos=5",
+    "runtime.workers=1",
+)
+
+
+@pytest.fixture(scope="session")
+def settings_file(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    tables: dict[str, list[str]] = {"extract": [f'model = "{tiny_model}"']}
+    for line in SMALL:
+        table, _, rest = line.partition(".")
+        tables.setdefault(table, []).append(rest.replace("=", " = "))
+    path = tmp_path_factory.mktemp("settings") / "small.toml"
+    path.write_text("\n".join(f"[{name}]\n" + "\n".join(lines) for name, lines in tables.items()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def videos(make_clip: MakeClip) -> Path:
+    """Twelve real clips in four contents, three qualities each, and three files that are no videos."""
+    for content in CONTENTS:
+        for quality in QUALITIES:
+            begin = str(int(content) / 30)
+            make_clip(f"set/{content}/q{quality}.mp4", "-ss", begin, "-frames:v", "8", "-crf", quality)
+    folder = make_clip("set/0/q10.mp4").parent.parent
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("no video at all")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [("file", "MOS", "content")]
+    for content in CONTENTS:
+        rows += [
+            (f"{content}/q{quality}", f"{score + int(content) / 20}", content) for quality, score in QUALITIES.items()
+        ]
+    rows += [("empty.mp4", "1", "x"), ("text.mp4", "2", "x"), ("gone.mp4", "3", "x")]
+    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    path.write_text("\n".join(",".join(row) for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, videos: Path, labels: Path, settings_file: Path) -> Path:
+    """The folder of runs after prepare, extract and train."""
+    runs = tmp_path_factory.mktemp("runs")
+    columns = ["--video-column", "file", "--score-column", "MOS", "--group-column", "content"]
+    assert main(["prepare", "csv", "--name", "set", "--videos", str(videos), "--labels", str(labels), *columns,
+                 "--runs", str(runs)]) == 0  # fmt: skip
+    assert run("extract", "set", runs, settings_file) == 0
+    assert run("train", "set", runs, settings_file) == 0
+    return runs
+
+
+def run(verb: str, name: str, runs: Path, settings_file: Path, *more: str) -> int:
+    return main([verb, name, "--runs", str(runs), "--config", str(settings_file), *more])
+
+
+def test_bad_videos_are_listed_with_reasons_and_the_rest_is_done(
+    trained: Path, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("extract", "set", trained, settings_file) == 0
+    shown = capsys.readouterr().out
+    for name, reason in {"empty.mp4": "empty", "text.mp4": "unreadable", "gone.mp4": "missing"}.items():
+        (line,) = [line for line in shown.splitlines() if name in line.split()]
+        assert reason in line.split()
+    assert "moov atom not found" in shown
+    assert "0 videos extracted, 12 were done, 3 failed" in shown
+    assert run("extract", "set", trained, settings_file, "--strict") == 1
+
+
+def test_extracting_twice_does_the_work_once(trained: Path, settings_file: Path) -> None:
+    shards = trained / "set/features/shards"
+    before = {path: path.stat().st_mtime_ns for path in shards.rglob("*")}
+    assert run("extract", "set", trained, settings_file) == 0
+    assert {path: path.stat().st_mtime_ns for path in shards.rglob("*")} == before
+    assert len(list(shards.glob("*.json"))) == 3
+
+
+def test_another_recipe_is_refused_and_overwrite_is_offered(
+    trained: Path, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("extract", "set", trained, settings_file, "--frames", "3") == 2
+    error = capsys.readouterr().err
+    assert "frames is 2 there, 3 was asked for" in error
+    assert "--overwrite" in error
+
+
+def test_a_killed_extraction_goes_on_where_it_was_and_ends_with_the_same_features(
+    trained: Path, settings_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/manifest.csv").write_bytes((trained / "set/manifest.csv").read_bytes())
+    program = """
+import os, signal, sys
+from diffvqa.cache import writer
+from diffvqa.pipeline.cli import main
+write = writer.write_shard
+def write_one_then_die(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
+    writer.write_shard = write_one_then_die
+    main(sys.argv[1:])
+"""
+    arguments = ["extract", "set", "--runs", str(tmp_path), "--config", str(settings_file)]
+    died = subprocess.run([sys.executable, "-c", program, *arguments], check=False, capture_output=True)
+    assert died.returncode == -9
+    assert len(list((tmp_path / "set/features/shards").glob("*.json"))) == 1
+    assert main(arguments) == 0
+    assert digests(tmp_path) == digests(trained)
+
+
+def test_plain_zarr_reads_the_features(trained: Path) -> None:
+    shard = min((trained / "set/features/shards").glob("*.zarr"))
+    group = zarr.open_group(shard, mode="r")
+    latent = group["crop/latent"]
+    assert isinstance(latent, zarr.Array)
+    assert latent.shape[1:] == (2, 2, 48, 8, 8)
+
+
+def test_training_leaves_a_table_of_every_split_and_the_median(
+    trained: Path, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = {path: path.read_bytes() for path in (trained / "set/model").glob("*.safetensors")}
+    assert run("train", "set", trained, settings_file) == 0
+    shown = capsys.readouterr()
+    lines = [line.replace("│", " ").split() for line in shown.out.splitlines()]
+    assert any(line[:1] == ["0"] for line in lines)
+    assert any(line[:1] == ["1"] for line in lines)
+    assert any(line[:1] == ["median"] for line in lines)
+    assert "3 labelled video(s) have no features" in shown.err
+    assert {path: path.read_bytes() for path in (trained / "set/model").glob("*.safetensors")} == weights
+    assert len(weights) == 2
+
+
+def test_scores_of_a_folder_a_file_and_a_list_agree(
+    trained: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = videos / "20"
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(str(path) for path in sorted(content.iterdir(), reverse=True)))
+    tables = {}
+    for name, given in {"folder": content, "file": content / "q30.mp4", "list": listed}.items():
+        out = tmp_path / f"{name}.csv"
+        assert main(["score", str(given), "--csv", str(out), "--runs", str(trained)]) == 0
+        tables[name] = {row["path"]: float(row["score"]) for row in read_csv(out)}
+    assert len(tables["folder"]) == len(tables["list"]) == 3
+    assert tables["list"] == pytest.approx(tables["folder"], abs=1e-3)
+    assert tables["file"] == {str(content / "q30.mp4"): pytest.approx(tables["folder"][str(content / "q30.mp4")])}
+    assert "3 videos scored, 0 failed" in capsys.readouterr().out
+    assert "[extract]" in (tmp_path / "folder.settings.toml").read_text()
+
+
+def test_a_copy_under_another_name_scores_the_same(trained: Path, videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy.mp4").write_bytes((videos / "20/q30.mp4").read_bytes())
+    out = tmp_path / "out.csv"
+    arguments = ["score", str(videos / "20/q30.mp4"), str(tmp_path / "copy.mp4"), "--csv", str(out)]
+    assert main([*arguments, "--runs", str(trained)]) == 0
+    first, second = (row["score"] for row in read_csv(out))
+    assert first == second
+
+
+def test_videos_that_cannot_be_scored_are_rows_with_reasons(trained: Path, videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.csv"
+    given = [str(videos / "20/q30.mp4"), str(videos / "empty.mp4"), str(tmp_path / "gone.mp4")]
+    assert main(["score", *given, "--csv", str(out), "--runs", str(trained)]) == 0
+    assert [(row["status"], row["reason"]) for row in read_csv(out)] == [
+        ("ok", ""),
+        ("failed", "empty"),
+        ("failed", "missing"),
+    ]
+    assert main(["score", *given, "--csv", str(out), "--runs", str(trained), "--strict"]) == 1
+    assert main(["score", *given[1:], "--csv", str(out), "--runs", str(trained)]) == 1
+
+
+def test_scoring_refuses_a_diffusion_model_that_changed(
+    trained: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "set/model"
+    model.parent.mkdir()
+    model.mkdir()
+    for path in (trained / "set/model").iterdir():
+        (model / path.name).write_bytes(path.read_bytes())
+    stored = json.loads((model / "model.json").read_text())
+    stored["extract"]["fingerprint"]["model_weights"] = "0123"
+    (model / "model.json").write_text(json.dumps(stored))
+    assert main(["score", str(videos / "20"), "--runs", str(tmp_path)]) == 2
+    assert "model_weights is 0123 there" in capsys.readouterr().err
+
+
+def test_an_export_holds_every_usable_video(trained: Path, settings_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features.h5"
+    assert run("export", "set", trained, settings_file, "--format", "h5", "--out", str(out)) == 0
+    with h5py.File(out) as file:
+        assert len(file["video_id"]) == 12
+        assert not np.isnan(file["score"][:]).any()
+        assert file["features/resize/frames"].shape == (24, 32, 32, 3)
+        assert json.loads(file.attrs["provenance"])["label"] == "MOS"
+
+
+def test_nothing_that_works_is_exit_status_1(tmp_path: Path, settings_file: Path) -> None:
+    (tmp_path / "bad/videos").mkdir(parents=True)
+    (tmp_path / "bad/videos/a.mp4").touch()
+    assert main(["prepare", "folder", "--name", "bad", "--videos", str(tmp_path / "bad/videos"), "--runs",
+                 str(tmp_path)]) == 0  # fmt: skip
+    assert run("extract", "bad", tmp_path, settings_file) == 1
+    assert run("train", "bad", tmp_path, settings_file) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["extract", "nosuch"], "There is no data set 'nosuch'"),
+        (["extract", "set", "--set", "extract.framez=3"], "Did you mean 'frames'?"),
+        (["extract", "set", "--set", "extract.frames=0"], "greater than or equal to 1"),
+        (["extract", "set", "--model", "nosuch"], "There is no model 'nosuch'"),
+        (["extract", "set", "--set", "extract.view_size=33"], "Use a multiple of 16"),
+        (["extract", "set", "--frobnicate"], "No such option"),
+        (["extract", "set", "--device", "cuda:7"], "no device 'cuda:7'"),
+        (["extract"], "Missing argument"),
+        (["train", "nosuch"], "There is no data set 'nosuch'"),
+        (["export", "set", "--format", "xyz"], "'xyz' is not"),
+        (["prepare", "nosuch"], "no data-set recipe 'nosuch'"),
+        (["prepare", "folder", "--name", "x"], "--videos"),
+        (["prepare", "folder"], "--name"),
+        (["score", "a.mp4", "--model", "nosuch"], "no trained model 'nosuch'"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_wrong_input_is_one_clear_line_and_exit_status_2(
+    trained: Path, arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs = [] if arguments == ["frobnicate"] else ["--runs", str(trained)]
+    assert main([*arguments, *runs]) == 2
+    shown = capfd.readouterr()
+    (line,) = shown.err.strip().splitlines()
+    assert line.startswith("diffvqa: ")
+    assert message in line
+    assert "Traceback" not in shown.out + shown.err
+
+
+def test_a_missing_column_names_the_columns_there_are(
+    tmp_path: Path, videos: Path, labels: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["prepare", "csv", "--name", "x", "--videos", str(videos), "--labels", str(labels)]
+    assert main([*arguments, "--runs", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "MOS" in line
+    assert "--video-column" in line
+
+
+def test_an_output_that_cannot_be_written_is_one_clear_line(
+    trained: Path, videos: Path, tmp_path: Path, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    blocked = str(tmp_path / "file/x")
+    assert run("export", "set", trained, settings_file, "--out", blocked) == 2
+    assert run("extract", "set", trained, settings_file, "--cache", blocked) == 2
+    assert main(["score", str(videos / "20"), "--csv", blocked, "--runs", str(trained)]) == 2
+    assert main(["prepare", "folder", "--name", "y", "--videos", str(videos), "--runs", blocked]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffvqa: ")]
+    assert len(lines) == 4
+    assert all("file/x" in line for line in lines)
+
+
+def test_debug_shows_the_traceback(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["extract", "nosuch", "--runs", str(trained), "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_show_config_shows_what_would_be_used_and_stops(
+    tmp_path: Path, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("extract", "not-even-prepared", tmp_path, settings_file, "--crops", "9", "--show-config") == 0
+    shown = capsys.readouterr().out
+    assert "crops = 9" in shown
+    assert "view_size = 32" in shown
+    assert "[train]" in shown
+    assert "[runtime]" in shown
+
+
+def test_settings_are_stored_with_every_output(trained: Path) -> None:
+    for folder in ("set", "set/features", "set/model"):
+        assert "[extract]" in (trained / folder / "settings.toml").read_text(), folder
+
+
+def test_help_and_version_need_no_heavy_imports() -> None:
+    program = (
+        "import sys; from diffvqa.pipeline.cli import main; status = main(sys.argv[1:]);"
+        "heavy = {'torch', 'numpy', 'zarr', 'h5py', 'decord', 'diffusers'} & set(sys.modules);"
+        "sys.exit(f'{status} {heavy}' if status or heavy else 0)"
+    )
+    for arguments in (["--help"], ["--version"], ["extract", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, env=os.environ
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def digests(runs: Path) -> dict[str, dict[str, str]]:
+    marks = (runs / "set/features/shards").glob("*.json")
+    return {row["video_id"]: row["digests"] for mark in marks for row in json.loads(mark.read_text())["rows"]}
