@@ -1,0 +1,233 @@
+"""The metrics of video quality assessment; every figure that is reported anywhere comes from here."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special, stats
+
+Array = NDArray[np.float64]
+
+_LOGISTIC_PARAMETERS = 4
+_MAX_EVALUATIONS = 4000
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well predictions agree with the true scores; NaN where a figure is undefined.
+
+    Attributes:
+        srcc: Spearman's rank correlation, in [-1, 1].
+        krcc: Kendall's rank correlation tau-b, in [-1, 1].
+        plcc: Pearson's linear correlation of the predictions as they are, in [-1, 1].
+        plcc_fitted: The same after the 4-parameter logistic fit of the predictions to the scores, in [0, 1].
+        rmse_fitted: Root mean square error after that fit, on the scale of the true scores.
+        n: Number of videos.
+        reason: Empty, or why figures are NaN, or that a line stands in for the logistic fit.
+    """
+
+    srcc: float
+    krcc: float
+    plcc: float
+    plcc_fitted: float
+    rmse_fitted: float
+    n: int
+    reason: str = ""
+
+
+def correlation_metrics(true: ArrayLike, predicted: ArrayLike) -> Metrics:
+    """Compare predictions with the true scores.
+
+    Args:
+        true: (n,) the MOS, any finite scale.
+        predicted: (n,) the predictions, any finite scale.
+
+    Returns:
+        The metrics. Inputs that define none (fewer than two videos, constant, NaN or infinite) give NaN and the reason.
+
+    Raises:
+        ValueError: The two differ in length or are not one-dimensional.
+    """
+    y, x = _as_vectors(true, predicted)
+    reason = _why_undefined(y, x)
+    if reason:
+        nan = float("nan")
+        return Metrics(nan, nan, nan, nan, nan, n=len(y), reason=reason)
+    fit = _fit_to_scores(y, x)
+    return Metrics(
+        srcc=float(stats.spearmanr(y, x).statistic),
+        krcc=float(stats.kendalltau(y, x).statistic),
+        plcc=_pearson(y, x),
+        plcc_fitted=fit.plcc,
+        rmse_fitted=fit.rmse,
+        n=len(y),
+        reason=fit.reason,
+    )
+
+
+def spearman_correlation(true: ArrayLike, predicted: ArrayLike) -> float:
+    """Return the ``srcc`` of :func:`correlation_metrics` alone, without its costly fit; NaN where it is undefined.
+
+    Raises:
+        ValueError: The two differ in length or are not one-dimensional.
+    """
+    y, x = _as_vectors(true, predicted)
+    return float("nan") if _why_undefined(y, x) else float(stats.spearmanr(y, x).statistic)
+
+
+def pearson_correlation(true: ArrayLike, predicted: ArrayLike) -> float:
+    """Return the raw ``plcc`` of :func:`correlation_metrics` alone, without its costly fit; NaN where it is undefined.
+
+    Raises:
+        ValueError: The two differ in length or are not one-dimensional.
+    """
+    y, x = _as_vectors(true, predicted)
+    return float("nan") if _why_undefined(y, x) else _pearson(y, x)
+
+
+def median_metrics(metrics: Sequence[Metrics]) -> Metrics:
+    """Return the median of each figure over several evaluations, leaving out those in which it is undefined.
+
+    Args:
+        metrics: At least one, such as those of the test parts of the splits.
+
+    Returns:
+        The medians; ``n`` is the median number of videos, rounded down; ``reason`` says how many figures were left out.
+
+    Raises:
+        ValueError: ``metrics`` is empty.
+    """
+    if not metrics:
+        raise ValueError("The median of no metrics is undefined.")
+
+    def median_of(values: list[float]) -> float:
+        defined = [value for value in values if np.isfinite(value)]
+        return float(np.median(defined)) if defined else float("nan")
+
+    undefined = sum(not np.isfinite([each.srcc, each.plcc_fitted]).all() for each in metrics)
+    return Metrics(
+        srcc=median_of([each.srcc for each in metrics]),
+        krcc=median_of([each.krcc for each in metrics]),
+        plcc=median_of([each.plcc for each in metrics]),
+        plcc_fitted=median_of([each.plcc_fitted for each in metrics]),
+        rmse_fitted=median_of([each.rmse_fitted for each in metrics]),
+        n=int(np.median([each.n for each in metrics])),
+        reason=f"{undefined} of {len(metrics)} evaluations have undefined figures" if undefined else "",
+    )
+
+
+def logistic(x: Array, upper: float, lower: float, midpoint: float, slope: float) -> Array:
+    """Return the 4-parameter logistic of VQEG, lower + (upper - lower) / (1 + exp(-(x - midpoint) / |slope|)).
+
+    Source: Video Quality Experts Group, final report on the validation of objective models, phase I (2000), where the
+    parameters are called beta_1 to beta_4. It falls rather than rises where ``upper`` is less than ``lower``.
+    """
+    steepness = max(abs(slope), float(np.finfo(np.float64).tiny))
+    with np.errstate(over="ignore"):
+        result: Array = lower + (upper - lower) * special.expit((x - midpoint) / steepness)
+    return result
+
+
+@dataclass(frozen=True)
+class _Fit:
+    plcc: float
+    rmse: float
+    reason: str = ""
+
+
+def _fit_to_scores(y: Array, x: Array) -> _Fit:
+    """Fit the logistic to the scores and compare it with them; a line stands in where the logistic cannot be fitted."""
+    nan = float("nan")
+    if len(y) <= _LOGISTIC_PARAMETERS:
+        return _Fit(nan, nan, f"{len(y)} videos are too few to fit a logistic with {_LOGISTIC_PARAMETERS} parameters")
+    unit_y, unit_x = _standardise(y), _standardise(x)
+    fitted, reason = _fit_logistic(unit_y, unit_x), ""
+    if fitted is None:
+        fitted, reason = _pearson(y, x) * unit_x, "the logistic fit did not converge; a line was fitted instead"
+    if _is_constant(fitted):
+        return _Fit(nan, nan, "the predictions are uncorrelated with the scores, so that the fit is constant")
+    with np.errstate(over="ignore"):
+        rmse = float(np.sqrt(np.mean((fitted - unit_y) ** 2)) * _spread(y))
+    return _Fit(_pearson(unit_y, fitted), rmse, reason)
+
+
+def _fit_logistic(y: Array, x: Array) -> Array | None:
+    """Return the least-squares logistic of ``x`` at ``x``, both standardised, or None where no start converges.
+
+    Started from a step of usual steepness, a gentler one, and one so gentle that it is nearly the least-squares line,
+    hence the result is hardly worse than that line. All are turned downwards where the correlation is negative.
+    """
+    correlation = _pearson(y, x)
+    highest, lowest = float(y.max()), float(y.min())
+    upper, lower = (highest, lowest) if correlation >= 0 else (lowest, highest)
+    gentle = 10.0
+    starts = [
+        (upper, lower, 0.0, 0.25),
+        (upper, lower, 0.0, 1.0),
+        (2 * gentle * correlation, -2 * gentle * correlation, 0.0, gentle),
+    ]
+    candidates = [fitted for start in starts if (fitted := _fit_from(start, y, x)) is not None]
+    return min(candidates, key=lambda fitted: float(np.sum((fitted - y) ** 2)), default=None)
+
+
+def _fit_from(start: tuple[float, ...], y: Array, x: Array) -> Array | None:
+    model: Callable[..., Array] = logistic
+    with warnings.catch_warnings():
+        # Only the values at x are used, so a covariance that cannot be estimated does not matter.
+        warnings.simplefilter("ignore", optimize.OptimizeWarning)
+        try:
+            parameters, _ = optimize.curve_fit(model, x, y, p0=start, maxfev=_MAX_EVALUATIONS)
+        except RuntimeError:
+            return None
+    fitted = model(x, *parameters)
+    return fitted if bool(np.isfinite(fitted).all()) else None
+
+
+def _as_vectors(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
+    y, x = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
+    if y.ndim != 1 or y.shape != x.shape:
+        raise ValueError(f"True scores of shape {y.shape} and predictions of shape {x.shape} cannot be compared.")
+    return y, x
+
+
+def _why_undefined(y: Array, x: Array) -> str:
+    if len(y) < 2:
+        return f"{len(y)} video(s) are too few"
+    for values, name in ((y, "true scores"), (x, "predictions")):
+        if not bool(np.isfinite(values).all()):
+            return f"the {name} are not all finite"
+        if _is_constant(values):
+            return f"the {name} are constant"
+    return ""
+
+
+def _pearson(y: Array, x: Array) -> float:
+    return float(np.clip(np.mean(_standardise(y) * _standardise(x)), -1.0, 1.0))
+
+
+def _standardise(values: Array) -> Array:
+    """Return the values with mean 0 and standard deviation 1; safe against overflow at any finite scale."""
+    scaled = values / np.abs(values).max()
+    centred = scaled - scaled.mean()
+    centred = centred / np.abs(centred).max()
+    result: Array = centred / np.sqrt(np.mean(centred**2))
+    return result
+
+
+def _spread(values: Array) -> float:
+    """Return the standard deviation; safe against overflow at any finite scale."""
+    largest = float(np.abs(values).max())
+    return float(np.std(values / largest) * largest)
+
+
+def _is_constant(values: Array) -> bool:
+    """Whether the values are equal up to the rounding of their mean."""
+    largest = float(np.abs(values).max())
+    if largest == 0.0:
+        return True
+    scaled = values / largest
+    return bool(np.abs(scaled - scaled.mean()).max() <= len(values) * np.finfo(np.float64).eps)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from diffvqa.stages.mamba import BidirectionalMamba, BidirectionalMixer, MambaBlock, selective_scan
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def naive_scan(
+    u: np.ndarray, delta: np.ndarray, A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray
+) -> np.ndarray:
+    y = np.zeros_like(u)
+    length, directions, sequences, channels = u.shape
+    for g in range(directions):
+        for n in range(sequences):
+            for e in range(channels):
+                state = np.zeros(A.shape[-1])
+                for t in range(length):
+                    for s in range(len(state)):
+                        decayed = np.exp(delta[t, g, n, e] * A[g, e, s]) * state[s]
+                        state[s] = decayed + delta[t, g, n, e] * B[t, g, n, s] * u[t, g, n, e]
+                        y[t, g, n, e] += C[t, g, n, s] * state[s]
+                    y[t, g, n, e] += D[g, e] * u[t, g, n, e]
+    return y
+
+
+def scan_inputs(seed: int, L: int, G: int, N: int, E: int, S: int) -> list[Tensor]:
+    rng = np.random.default_rng(seed)
+    arrays = [
+        rng.normal(size=(L, G, N, E)),
+        rng.uniform(0.0, 2.0, (L, G, N, E)),
+        -rng.uniform(0.1, 3.0, (G, E, S)),
+        rng.normal(size=(L, G, N, S)),
+        rng.normal(size=(L, G, N, S)),
+        rng.normal(size=(G, E)),
+    ]
+    return [torch.from_numpy(array) for array in arrays]
+
+
+sizes = st.integers(1, 3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 6), sizes, sizes, sizes, sizes, st.data())
+def test_the_scan_equals_a_loop_over_every_element(
+    seed: int, L: int, G: int, N: int, E: int, S: int, data: st.DataObject
+) -> None:
+    inputs = scan_inputs(seed, L, G, N, E, S)
+    valid = data.draw(st.lists(st.integers(0, L), min_size=N, max_size=N))
+    for n, length in enumerate(valid):
+        inputs[1][length:, :, n] = 0.0
+    expected = naive_scan(*(part.numpy() for part in inputs))
+    assert selective_scan(*inputs).numpy() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_scan_has_the_right_gradients() -> None:
+    inputs = [part.requires_grad_() for part in scan_inputs(5, 4, 2, 2, 2, 3)]
+    assert torch.autograd.gradcheck(selective_scan, inputs)
+
+
+def naive_direction(block: MambaBlock, tokens: Tensor, suffix: str, *, reverse: bool) -> Tensor:
+    """One direction by the book, on one sequence without padding: (L, width) to (L, inner) before the output gate."""
+    parameters = dict(block.named_parameters())
+    log_rates = parameters["A_b_log" if suffix else "A_log"]
+    x = block.in_proj(tokens)[:, : block.inner]
+    x = x.flip(0) if reverse else x
+    kernel, bias = parameters[f"conv1d{suffix}.weight"][:, 0], parameters[f"conv1d{suffix}.bias"]
+    padded = torch.cat([x.new_zeros(block.kernel - 1, block.inner), x])
+    windows = torch.stack([(padded[t : t + block.kernel].T * kernel).sum(1) + bias for t in range(len(x))])
+    u = torch.nn.functional.silu(windows)
+    step, B, C = torch.split(u @ parameters[f"x_proj{suffix}.weight"].T, [block.rank, block.state, block.state], dim=-1)
+    delta = torch.nn.functional.softplus(
+        step @ parameters[f"dt_proj{suffix}.weight"].T + parameters[f"dt_proj{suffix}.bias"]
+    )
+    parts = [part.detach().double().numpy()[:, None, None] for part in (u, delta, B, C)]
+    y = naive_scan(
+        parts[0],
+        parts[1],
+        -np.exp(log_rates.detach().double().numpy())[None],
+        parts[2],
+        parts[3],
+        parameters[f"D{suffix}"].detach().double().numpy()[None],
+    )[:, 0, 0]
+    return torch.from_numpy(y[::-1].copy() if reverse else y).float()
+
+
+def test_a_block_reads_forwards_and_a_bidirectional_one_backwards_too() -> None:
+    torch.manual_seed(0)
+    block = BidirectionalMixer(width=6, state=3)
+    tokens = torch.randn(2, 5, 6)
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    for sequence, found in zip(tokens, block(tokens, mask), strict=True):
+        gate = torch.nn.functional.silu(block.in_proj(sequence)[:, block.inner :])
+        forwards = naive_direction(block, sequence, "", reverse=False)
+        backwards = naive_direction(block, sequence, "_b", reverse=True)
+        assert torch.allclose(found, block.out_proj((forwards + backwards) * gate), atol=1e-5)
+
+
+def test_a_forward_block_sees_no_later_token_and_a_bidirectional_one_does() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 6, 4)
+    later = tokens.clone()
+    later[:, 4:] += 1.0
+    mask = torch.ones(1, 6, dtype=torch.bool)
+    forwards, both = MambaBlock(4, 2), BidirectionalMixer(4, 2)
+    assert torch.equal(forwards(tokens, mask)[:, :4], forwards(later, mask)[:, :4])
+    assert not torch.allclose(both(tokens, mask)[:, :4], both(later, mask)[:, :4])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 7), st.integers(1, 4))
+def test_padding_has_no_effect_whatever_stands_there(seed: int, length: int, padding: int) -> None:
+    torch.manual_seed(seed)
+    block = BidirectionalMamba(4, 2)
+    torch.nn.init.normal_(block.norm.bias)
+    tokens = torch.randn(1, length, 4)
+    padded = torch.cat([tokens, 100.0 * torch.randn(1, padding, 4)], dim=1)
+    mask = (torch.arange(length + padding) < length)[None]
+    alone = block(tokens, torch.ones(1, length, dtype=torch.bool))
+    assert torch.allclose(block(padded, mask)[:, :length], alone, atol=1e-6)
+
+
+def test_padding_gets_no_gradient() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 5, 4, requires_grad=True)
+    mask = torch.tensor([[True, True, True, False, False]])
+    BidirectionalMamba(4, 2)(tokens, mask)[:, :3].sum().backward()
+    assert tokens.grad is not None
+    assert tokens.grad[:, 3:].eq(0).all()
+    assert tokens.grad[:, :3].ne(0).any()
+
+
+def test_parameters_have_the_names_of_mamba_ssm() -> None:
+    own = {"A_log", "D", "conv1d.weight", "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias"}
+    shared = {"in_proj.weight", "out_proj.weight"}
+    backward = {"A_b_log", "D_b"} | {f"{n.split('.')[0]}_b.{n.split('.')[1]}" for n in own - {"A_log", "D"}}
+    assert set(MambaBlock(4, 2).state_dict()) == own | shared
+    assert set(BidirectionalMixer(4, 2).state_dict()) == own | shared | backward

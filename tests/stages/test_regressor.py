@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from diffvqa.stages.errors import TrainingDataError
+from diffvqa.stages.regressor import (
+    BranchInput,
+    BranchShape,
+    DiffusionFeatureFusion,
+    FrameFeatureFusion,
+    Prediction,
+    QualityHead,
+    Regressor,
+    TemporalCoherenceAugmentation,
+    TemporalDifference,
+    VideoBatch,
+)
+from diffvqa.stages.train_recipe import TrainRecipe
+from diffvqa.stages.training_data import input_statistics
+
+SHAPE = BranchShape(latent=(3, 8, 8), multiscale=(5, 4, 4), frame_size=16)
+RECIPE = TrainRecipe(width=4, tcab_patch=8, tcab_width=4, tcab_state=2, head_width=8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_regressor(seed: int = 0, recipe: TrainRecipe = RECIPE) -> Regressor:
+    torch.manual_seed(seed)
+    return Regressor(recipe, SHAPE, SHAPE).eval()
+
+
+def random_view(*leading: int) -> BranchInput:
+    return BranchInput(
+        torch.randn(*leading, *SHAPE.latent).half(),
+        torch.randn(*leading, *SHAPE.multiscale).half(),
+        torch.randint(0, 256, (*leading, 16, 16, 3), dtype=torch.uint8),
+    )
+
+
+def random_batch(videos: int, frames: int, crops: int, seed: int = 1) -> VideoBatch:
+    torch.manual_seed(seed)
+    mask = torch.ones(videos, frames, dtype=torch.bool)
+    return VideoBatch(random_view(videos, frames), random_view(videos, crops, frames), mask)
+
+
+def take(view: BranchInput, *index: slice | int) -> BranchInput:
+    return BranchInput(*(part[index] for part in view.parts()))
+
+
+@torch.no_grad()
+def run(regressor: Regressor, batch: VideoBatch) -> Prediction:
+    prediction: Prediction = regressor(batch)
+    return prediction
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 100), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
+def test_padding_a_video_does_not_change_it(seed: int, frames: int, padding: int, crops: int) -> None:
+    regressor, padded = make_regressor(seed), random_batch(2, frames + padding, crops, seed)
+    padded.frame_mask[0, frames:] = False
+    first = slice(0, 1)
+    alone = VideoBatch(
+        take(padded.resize, first, slice(frames)),
+        take(padded.crop, first, slice(None), slice(frames)),
+        torch.ones(1, frames, dtype=torch.bool),
+    )
+    expected, found = run(regressor, alone), run(regressor, padded)
+    assert torch.allclose(found.score[:1], expected.score, atol=1e-5)
+    assert torch.allclose(found.frame_quality[:1, :frames], expected.frame_quality, atol=1e-5)
+    assert torch.allclose(found.frame_weight[:1, :frames], expected.frame_weight, atol=1e-5)
+    assert found.frame_weight[0, frames:].eq(0).all()
+    assert found.frame_quality[0, frames:].eq(0).all()
+
+
+def test_weights_sum_to_one_and_weigh_the_frames_qualities() -> None:
+    regressor, batch = make_regressor(), random_batch(3, 4, 1)
+    batch.frame_mask[1, 2:] = False
+    regressor.set_calibration(3.0, 20.0)
+    found = run(regressor, batch)
+    assert torch.allclose(found.frame_weight.sum(1), torch.ones(3))
+    assert torch.allclose((found.frame_weight * found.frame_quality).sum(1), found.score, atol=1e-4)
+
+
+def test_the_prediction_is_the_mean_over_the_crops() -> None:
+    regressor, batch = make_regressor(), random_batch(2, 3, 3)
+    every = slice(None)
+    each = [run(regressor, replace(batch, crop=take(batch.crop, every, slice(k, k + 1)))) for k in range(3)]
+    found = run(regressor, batch)
+    assert torch.allclose(found.score, torch.stack([one.score for one in each]).mean(0), atol=1e-5)
+    assert torch.allclose(found.frame_weight, torch.stack([one.frame_weight for one in each]).mean(0), atol=1e-6)
+    assert not torch.allclose(each[0].score, each[1].score)
+
+
+def test_calibration_is_a_line_on_scores_and_frames() -> None:
+    regressor, batch = make_regressor(), random_batch(2, 3, 2)
+    raw = run(regressor, batch)
+    regressor.set_calibration(-2.0, 5.0)
+    found = run(regressor, batch)
+    assert torch.allclose(found.score, 5.0 - 2.0 * raw.score, atol=1e-5)
+    assert torch.allclose(found.frame_quality, 5.0 - 2.0 * raw.frame_quality, atol=1e-5)
+    assert torch.equal(found.frame_weight, raw.frame_weight)
+
+
+@pytest.mark.parametrize("view", ["resize", "crop"])
+@pytest.mark.parametrize("part", ["latent", "multiscale", "frames"])
+def test_every_input_has_an_effect(view: str, part: str) -> None:
+    regressor, batch = make_regressor(), random_batch(1, 3, 1)
+    branch: BranchInput = getattr(batch, view)
+    other = replace(branch, **{part: getattr(branch, part).flip(-3)})
+    changed = replace(batch, resize=other) if view == "resize" else replace(batch, crop=other)
+    assert not torch.allclose(run(regressor, changed).score, run(regressor, batch).score)
+
+
+def test_every_parameter_learns() -> None:
+    regressor, batch = make_regressor(recipe=RECIPE.model_copy(update={"width": 16})), random_batch(3, 3, 1)
+    regressor(batch).score.square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in regressor.named_parameters()}
+    del gradients["head.weight.4.bias"]  # the softmax is blind to it
+    assert [name for name, grad in gradients.items() if grad is None or not grad.isfinite().all()] == []
+    assert [name for name, grad in gradients.items() if grad is not None and grad.eq(0).all()] == []
+
+
+def test_inputs_are_standardised_with_stored_statistics() -> None:
+    batch = random_batch(4, 3, 2)
+    shifted = BranchInput(batch.resize.latent * 64, batch.resize.multiscale * 64 - 99, batch.resize.frames)
+    regressor, moved = make_regressor(), make_regressor()
+    regressor.set_input_statistics(input_statistics([batch.resize]), input_statistics([batch.crop]))
+    moved.set_input_statistics(input_statistics([shifted]), input_statistics([batch.crop]))
+    found = run(moved, replace(batch, resize=shifted)).score
+    assert torch.allclose(found, run(regressor, batch).score, atol=1e-3)  # float16 inputs
+    assert not torch.allclose(found, run(make_regressor(), replace(batch, resize=shifted)).score, atol=1e-2)
+
+    reloaded = make_regressor(seed=5)
+    reloaded.load_state_dict(moved.state_dict())
+    assert torch.equal(run(reloaded, replace(batch, resize=shifted)).score, found)
+
+
+def test_a_channel_that_never_varies_does_no_harm() -> None:
+    batch = random_batch(2, 2, 1)
+    batch.resize.latent[:, :, 1] = 4.0
+    regressor = make_regressor()
+    regressor.set_input_statistics(input_statistics([batch.resize]), input_statistics([batch.crop]))
+    assert run(regressor, batch).score.isfinite().all()
+
+
+def test_statistics_are_those_of_all_values_of_a_channel() -> None:
+    views = [random_view(2), random_view(3, 4)]
+    found = input_statistics(views)
+    latents = torch.cat([view.latent.float().reshape(-1, *SHAPE.latent) for view in views])
+    assert torch.allclose(found.latent.mean, latents.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(found.latent.std, latents.std((0, 2, 3), correction=0), atol=1e-5)
+
+
+def test_the_first_frames_difference_is_zero() -> None:
+    fused = torch.randn(2, 4, 3, 5, 5)
+    found = TemporalDifference()(fused)
+    assert torch.equal(found[:, :, :3], fused)
+    assert found[:, 0, 3:].eq(0).all()
+    assert torch.equal(found[:, 1:, 3:], fused[:, 1:] - fused[:, :-1])
+
+
+def test_fff_looks_one_frame_around() -> None:
+    torch.manual_seed(0)
+    module, maps = FrameFeatureFusion(2, 3), torch.randn(1, 6, 2, 4, 4)
+    changed = maps.clone()
+    changed[:, 3] *= 2
+    mask = torch.ones(1, 6, dtype=torch.bool)
+    differs = (module(maps, mask) != module(changed, mask)).any(-1)[0]
+    assert differs.tolist() == [False, False, True, True, True, False]
+
+
+@pytest.mark.parametrize(("latent", "grid"), [((3, 32, 32), (8, 8)), ((4, 8, 8), (8, 8)), ((2, 5, 7), (5, 7))])
+def test_dff_lies_on_a_small_grid_whatever_the_features(latent: tuple[int, int, int], grid: tuple[int, int]) -> None:
+    module = DiffusionFeatureFusion(BranchShape(latent, (6, 3, 3), 16), width=4)
+    assert module(torch.randn(2, *latent), torch.randn(2, 6, 3, 3)).shape == (2, 4, *grid)
+
+
+def test_tcab_cuts_frames_into_patches() -> None:
+    module = TemporalCoherenceAugmentation(frame_size=17, patch=8, width=4, depth=1, state=2)
+    frames = torch.arange(2 * 17 * 17 * 3).remainder(251).to(torch.uint8).reshape(1, 2, 17, 17, 3)
+    patches = module._patches(frames)
+    assert patches.shape == (1, 2, 4, 192)
+    second_row_first_column = frames[0, 1, 8:16, 0:8].flatten() / 127.5 - 1
+    assert torch.allclose(patches[0, 1, 2], second_row_first_column)
+    assert frames.dtype == torch.uint8
+
+
+def test_tcab_tells_the_order_of_frames() -> None:
+    torch.manual_seed(0)
+    module = TemporalCoherenceAugmentation(frame_size=8, patch=8, width=8, depth=1, state=2)
+    frames = torch.full((1, 3, 8, 8, 3), 128, dtype=torch.uint8)
+    found = module(frames, torch.ones(1, 3, dtype=torch.bool))
+    assert not torch.allclose(found[0, 0], found[0, 2], atol=1e-3)
+
+
+def test_a_patch_larger_than_a_frame_is_an_error() -> None:
+    with pytest.raises(TrainingDataError, match="tcab_patch is 32") as error:
+        Regressor(RECIPE.model_copy(update={"tcab_patch": 32}), SHAPE, SHAPE)
+    assert "16" in error.value.hint
+
+
+def test_the_head_ignores_what_stands_at_padding() -> None:
+    torch.manual_seed(0)
+    head, features = QualityHead(4, 8, 0.0), torch.randn(1, 3, 4)
+    mask = torch.tensor([[True, True, False]])
+    other = features.clone()
+    other[:, 2] = 1e6
+    for expected, found in zip(head(features, mask), head(other, mask), strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_dropout_is_only_for_training() -> None:
+    regressor, batch = make_regressor(recipe=RECIPE.model_copy(update={"dropout": 0.5})), random_batch(1, 2, 1)
+    assert torch.equal(run(regressor, batch).score, run(regressor, batch).score)
+    regressor.train()
+    scores: list[Tensor] = [run(regressor, batch).score for _ in range(3)]
+    assert not all(torch.equal(scores[0], score) for score in scores)
