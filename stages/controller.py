@@ -19,8 +19,9 @@ class Controller(ControlNetModel):  # type: ignore[misc]  # untyped base
     Being a subclass, it saves and loads whole; the embedding of a patched ``ControlNetModel`` would be lost on loading.
     """
 
-    @functools.wraps(ControlNetModel.__init__)  # diffusers saves and restores the arguments it finds in the signature
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # decorated
+    # diffusers saves and restores the arguments it finds in the signature, hence the wraps.
+    @functools.wraps(ControlNetModel.__init__)  # type: ignore[misc]  # untyped base
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         embedding = nn.Conv2d(
             self.config.conditioning_channels, self.config.block_out_channels[0], kernel_size=3, padding=1, bias=False

@@ -17,6 +17,7 @@ class ExtractRecipe(BaseModel):
     view_size: int = Field(128, ge=16, description="side of a view in pixels (S)")
     crops: int = Field(3, ge=1, description="native-resolution crops per frame (K)")
     grid: int = Field(8, ge=1, description="side of the grid (g) that multiscale maps are averaged to")
+    multiscale_std: bool = Field(True, description="keep each grid cell's standard deviation beside its mean")
     steps: int = Field(1, ge=1, le=1000, description="denoising steps, from start_timestep down to 0")
     start_timestep: int = Field(
         0,

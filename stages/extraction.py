@@ -54,7 +54,7 @@ def array_specs(recipe: ExtractRecipe, extractor: DiffusionFeatureExtractor) -> 
             ("channel", "grid_y", "grid_x"),
             extractor.multiscale_shape,
             "float16",
-            "maps of the U-Net's up-blocks at the last step, averaged to the grid; unbounded",
+            "maps of the U-Net's up-blocks at the last step: mean (and std) of each grid cell; unbounded",
         ),
         ("frames", ("y", "x", "rgb"), (size, size, 3), "uint8", "pixels of the view, RGB, 0 to 255"),
     )

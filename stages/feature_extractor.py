@@ -23,7 +23,8 @@ class ViewFeatures:
 
     Attributes:
         latent: (B, C, h, w) float16, the reconstructed latents (F_Latent).
-        multiscale: (B, C_ms, g, g) float16, the up-blocks' maps, each averaged to g x g, one after the other (F_MS).
+        multiscale: (B, C_ms, g, g) float16, the up-blocks' maps, each brought to g x g, one after the other (F_MS): the
+            mean of each grid cell and, if the recipe says so, after all of these its standard deviation.
     """
 
     latent: NDArray[np.float16]
@@ -56,7 +57,8 @@ class DiffusionFeatureExtractor:
     def multiscale_shape(self) -> tuple[int, int, int]:
         """(C_ms, g, g) of the multiscale features of one view."""
         widths: Sequence[int] = self._model.unet.config.block_out_channels
-        return (sum(widths), self._recipe.grid, self._recipe.grid)
+        statistics = 2 if self._recipe.multiscale_std else 1
+        return (statistics * sum(widths), self._recipe.grid, self._recipe.grid)
 
     def __call__(self, views: NDArray[np.uint8], seeds: Sequence[int]) -> ViewFeatures:
         """Extract the features of any number of views.
@@ -81,8 +83,18 @@ class DiffusionFeatureExtractor:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         with _captured_outputs(self._model.unet.up_blocks) as maps:
             reconstructed = self._denoise(z_0, generators)
-            multiscale = torch.cat([F.adaptive_avg_pool2d(level, self._recipe.grid) for level in maps], dim=1)
+            multiscale = self._on_grid(maps)
         return ViewFeatures(_to_half(reconstructed), _to_half(multiscale))
+
+    def _on_grid(self, maps: list[Tensor]) -> Tensor:
+        means = [F.adaptive_avg_pool2d(level, self._recipe.grid) for level in maps]
+        if not self._recipe.multiscale_std:
+            return torch.cat(means, dim=1)
+        squares = [F.adaptive_avg_pool2d(level.square(), self._recipe.grid) for level in maps]
+        deviations = [
+            (square - mean.square()).clamp_(min=0).sqrt() for square, mean in zip(squares, means, strict=True)
+        ]
+        return torch.cat([*means, *deviations], dim=1)
 
     def _denoise(self, z_0: Tensor, generators: list[torch.Generator]) -> Tensor:
         """Return the reconstruction of z_0 by DDPM steps from the start timestep down to 0."""

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeClip
-from torch.nn import functional as F
 
 from diffvqa.stages.autoencoder import to_model_range
 from diffvqa.stages.decode_pool import DecodePool
@@ -46,8 +45,12 @@ def test_one_step_features_are_the_networks_own(tiny_model: Path) -> None:
     predicted = model.predict_noise(z_t, torch.tensor([30, 30, 30]), z_0)
     reconstructed = (z_t - (1 - kept).sqrt() * predicted) / kept.sqrt()
     np.testing.assert_allclose(features.latent, reconstructed.numpy(), rtol=2e-3, atol=2e-3)
-    pooled = torch.cat([F.adaptive_avg_pool2d(level, 4) for level in maps], dim=1)
-    np.testing.assert_allclose(features.multiscale, pooled.numpy(), rtol=2e-3, atol=2e-3)
+    split = [level.reshape(*level.shape[:2], 4, level.shape[2] // 4, 4, level.shape[3] // 4) for level in maps]
+    cells = [level.transpose(3, 4).flatten(4) for level in split]
+    expected = torch.cat([*(cell.mean(4) for cell in cells), *(cell.std(4, correction=0) for cell in cells)], dim=1)
+    np.testing.assert_allclose(features.multiscale, expected.numpy(), rtol=2e-3, atol=2e-3)
+    means = extractor(tiny_model, recipe.model_copy(update={"multiscale_std": False}))(views, seeds=[5, 6, 7])
+    np.testing.assert_array_equal(means.multiscale, features.multiscale[:, : len(means.multiscale[0])])
     assert features.latent.dtype == features.multiscale.dtype == np.float16
 
 

@@ -30,8 +30,9 @@ def test_crops_are_untouched_pixels_of_the_frame(height: int, width: int, crops:
 
 
 def test_places_follow_from_seed_and_id_alone() -> None:
-    def places(video_id: str, *, crops: int = 3, seed: int = 0) -> list[list[int]]:
-        return place_crops(video_id, 500, 700, crops=crops, view_size=SIZE, seed=seed).positions.tolist()
+    def places(video_id: str, *, crops: int = 3, seed: int = 0) -> list[tuple[int, int]]:
+        placement = place_crops(video_id, 500, 700, crops=crops, view_size=SIZE, seed=seed)
+        return [(int(top), int(left)) for top, left in placement.positions]
 
     assert places("a") == places("a")
     assert places("a") != places("b")
