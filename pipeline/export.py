@@ -88,10 +88,10 @@ def command(
     name: Annotated[str, typer.Argument(help="A data set with features.", show_default=False)],
     file_format: Annotated[ExportFormat, typer.Option("--format", help="Of the file.")] = ExportFormat.H5,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file.  [default: runs/NAME/NAME.h5]", show_default=False)
+        Path | None, typer.Option("--out", help="The file (default: runs/NAME/NAME.h5).", show_default=False)
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option("--cache", help="The features.  [default: runs/NAME/features]", show_default=False)
+        Path | None, typer.Option("--cache", help="The features (default: runs/NAME/features).", show_default=False)
     ] = None,
     runs: options.Runs = None,
     config: options.Config = None,

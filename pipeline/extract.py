@@ -176,17 +176,17 @@ def command(
     name: Annotated[str, typer.Argument(help="A prepared data set.", show_default=False)],
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Model folder, or a shipped one's name.  [default: nano]", show_default=False),
+        typer.Option("--model", help="Model folder, or a shipped one's name (default: nano).", show_default=False),
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option("--cache", help="Where to put the features.  [default: runs/NAME/features]", show_default=False),
+        typer.Option("--cache", help="Where to put the features (default: runs/NAME/features).", show_default=False),
     ] = None,
     frames: Annotated[
-        int | None, typer.Option("--frames", help="Frames per video.  [default: 8]", show_default=False)
+        int | None, typer.Option("--frames", help="Frames per video (default: 8).", show_default=False)
     ] = None,
     crops: Annotated[
-        int | None, typer.Option("--crops", help="Native crops per frame.  [default: 3]", show_default=False)
+        int | None, typer.Option("--crops", help="Native crops per frame (default: 3).", show_default=False)
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again the videos that failed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace features of another recipe.")] = False,

@@ -19,15 +19,13 @@ Set = Annotated[
     typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change one setting; may be repeated.", show_default=False),
 ]
 ShowConfig = Annotated[bool, typer.Option("--show-config", help="Show the resolved settings and stop.")]
-Runs = Annotated[
-    Path | None, typer.Option("--runs", help="Folder of all outputs.  [default: runs]", show_default=False)
-]
+Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of all outputs (default: runs).", show_default=False)]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 1 if any video fails.")]
 Device = Annotated[
-    str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]", show_default=False)
+    str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N (default: auto).", show_default=False)
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Decoding processes.  [default: one per core]", show_default=False)
+    int | None, typer.Option("--workers", help="Decoding processes (default: one per core).", show_default=False)
 ]
 
 

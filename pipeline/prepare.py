@@ -93,7 +93,7 @@ def prepare(
 def command(
     recipe: Annotated[str, typer.Argument(help="Kind of data set: demo, csv or folder.", show_default=False)],
     name: Annotated[
-        str | None, typer.Option("--name", help="What to call it.  [default: the recipe's name]", show_default=False)
+        str | None, typer.Option("--name", help="What to call it (default: the recipe's name).", show_default=False)
     ] = None,
     videos: Annotated[Path | None, typer.Option("--videos", help="Folder of the videos.", show_default=False)] = None,
     labels: Annotated[

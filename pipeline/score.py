@@ -162,7 +162,7 @@ def command(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", help="Data set whose model to use, or a folder.  [default: the only one]", show_default=False
+            "--model", help="Data set whose model to use, or a folder (default: the only one).", show_default=False
         ),
     ] = None,
     strict: options.Strict = False,

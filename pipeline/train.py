@@ -141,16 +141,16 @@ def _labelled_with_features(manifest: Manifest, features: FeatureCache) -> list[
 def command(
     name: Annotated[str, typer.Argument(help="A data set with features.", show_default=False)],
     cache: Annotated[
-        Path | None, typer.Option("--cache", help="The features.  [default: runs/NAME/features]", show_default=False)
+        Path | None, typer.Option("--cache", help="The features (default: runs/NAME/features).", show_default=False)
     ] = None,
     splits: Annotated[
-        int | None, typer.Option("--splits", help="Random 80/20 splits.  [default: 10]", show_default=False)
+        int | None, typer.Option("--splits", help="Random 80/20 splits (default: 10).", show_default=False)
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Passes over the training part.  [default: 30]", show_default=False)
+        int | None, typer.Option("--epochs", help="Passes over the training part (default: 10).", show_default=False)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Of splits, weights and batches.  [default: 0]", show_default=False)
+        int | None, typer.Option("--seed", help="Of splits, weights and batches (default: 0).", show_default=False)
     ] = None,
     device: options.Device = None,
     runs: options.Runs = None,

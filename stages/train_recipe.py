@@ -21,7 +21,7 @@ class TrainRecipe(BaseModel):
     validation_share: float = Field(
         0.2, description="Share of the remaining content groups that the best epoch is chosen on.", gt=0, lt=1
     )
-    epochs: int = Field(15, description="Passes over the training part.", ge=1)
+    epochs: int = Field(10, description="Passes over the training part.", ge=1)
     batch_size: int = Field(8, description="Videos per step; the losses compare them with one another.", ge=2)
     learning_rate: float = Field(
         2e-3,

@@ -16,6 +16,7 @@ import zarr
 from conftest import MakeClip
 
 from diffvqa.pipeline.cli import main
+from diffvqa.pipeline.config import Settings
 
 CONTENTS = ("0", "20", "40", "60")
 QUALITIES = {"10": 90.0, "30": 60.0, "45": 20.0}
@@ -124,6 +125,7 @@ def test_a_killed_extraction_goes_on_where_it_was_and_ends_with_the_same_feature
 import os, signal, sys
 from diffvqa.cache import writer
 from diffvqa.pipeline.cli import main
+from diffvqa.pipeline.config import Settings
 write = writer.write_shard
 def write_one_then_die(*arguments):
     write(*arguments)
@@ -307,6 +309,28 @@ def test_show_config_shows_what_would_be_used_and_stops(
     assert "view_size = 32" in shown
     assert "[train]" in shown
     assert "[runtime]" in shown
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "key"),
+    [
+        ("extract", "--model", "extract.model"),
+        ("extract", "--frames", "extract.frames"),
+        ("extract", "--crops", "extract.crops"),
+        ("extract", "--device", "runtime.device"),
+        ("extract", "--runs", "runtime.runs"),
+        ("train", "--splits", "train.splits"),
+        ("train", "--epochs", "train.epochs"),
+        ("train", "--seed", "train.seed"),
+    ],
+)
+def test_help_names_the_real_defaults(verb: str, option: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    described = words[words.index(f" {option} ") :]
+    default = described.partition("(default: ")[2].partition(")")[0]
+    table, _, setting = key.partition(".")
+    assert default == str(getattr(getattr(Settings(), table), setting))
 
 
 def test_settings_are_stored_with_every_output(trained: Path) -> None:
