@@ -76,6 +76,10 @@ class VideoArrays(Mapping[str, "NDArray[Any]"]):
     def __len__(self) -> int:
         return len(self._location.row.digests)
 
+    def __contains__(self, name: object) -> bool:
+        # The inherited one would read the array.
+        return name in self._location.row.digests
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._location.row.digests:
             raise KeyError(name)

@@ -178,6 +178,8 @@ def load_video(arrays: Mapping[str, NDArray[Any]], video_id: str) -> LoadedVideo
     missing = [f"{view}/{part}" for view in _VIEWS for part in _PARTS if f"{view}/{part}" not in arrays]
     if missing:
         raise TrainingDataError(f"The features of '{video_id}' lack {', '.join(missing)}.", _EXTRACT_AGAIN)
+    # Read once: a feature source may fetch and check an array each time it is asked for.
+    arrays = {f"{view}/{part}": arrays[f"{view}/{part}"] for view in _VIEWS for part in _PARTS}
     leading = {view: arrays[f"{view}/latent"].shape[:-_PART_AXES] for view in _VIEWS}
     for view in _VIEWS:
         for part in _PARTS:

@@ -41,8 +41,9 @@ def test_an_installed_wheel_adds_one_name_and_brings_its_data(wheel: Path, tmp_p
     )
     top_level = {path.name for path in tmp_path.iterdir() if not path.name.endswith(".dist-info")}
     assert top_level == {"bin", "diffvqa"}
-    assert {path.name for path in (tmp_path / "diffvqa").iterdir()} == {"cache", "pipeline", "stages"}
-    installed = {path.relative_to(tmp_path / "diffvqa").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    package_folder = tmp_path / "diffvqa"
+    assert {path.name for path in package_folder.iterdir()} == {"cache", "pipeline", "stages"}
+    installed = {path.relative_to(package_folder).as_posix() for path in package_folder.rglob("*") if path.is_file()}
     for package in ("cache", "pipeline", "stages"):
         modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")}
         assert modules <= installed
