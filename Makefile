@@ -6,7 +6,7 @@ PYTHON  ?= $(firstword $(shell command -v python3.11 python3))
 DATASET ?= demo
 RECIPE  ?= $(DATASET)
 FORMAT  ?= h5
-CSV     ?= scores.csv
+CSV     ?= runs/scores.csv
 ARGS    ?=
 
 VENV    := .venv
@@ -60,7 +60,7 @@ extract: $(STAMP)  ## extract its features, once: DATASET= [MODEL=nano]; with VI
 train: $(STAMP)  ## train the regressor on them: DATASET=
 	$(DIFFVQA) train $(DATASET) $(ARGS)
 
-score: $(STAMP)  ## score videos: VIDEOS=path [MODEL=data set] [CSV=scores.csv]
+score: $(STAMP)  ## score videos: VIDEOS=path [MODEL=data set] [CSV=runs/scores.csv]
 	$(DIFFVQA) score '$(VIDEOS)' --csv '$(CSV)' $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 export: $(STAMP)  ## export its features to one file: DATASET= [FORMAT=h5 OUT=file]

@@ -11,6 +11,8 @@ import typer
 from diffvqa.cache.errors import DiffVQAError
 from diffvqa.pipeline import demo, export, extract, prepare, pretrain, score, train
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="diffvqa",
     help="No-reference video quality assessment with diffusion features.",
@@ -70,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status = app(arguments, standalone_mode=False, obj=state)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted. Run the same command again to go on.", 130)
+        status = _INTERRUPTED
     except DiffVQAError as error:
         _trace(state)
         return _fail(str(error), 2)
@@ -82,6 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
         _trace(state)
         hint = "" if state.debug else " Run it again with --debug for the traceback, and please report it."
         return _fail(f"internal error: {type(error).__name__}: {error}.{hint}", 1)
+    if status == _INTERRUPTED:  # typer turns Ctrl-C into this status
+        return _fail("interrupted. Run the same command again to go on.", _INTERRUPTED)
     return status if isinstance(status, int) else 0
 
 

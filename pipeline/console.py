@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -38,8 +39,9 @@ class ProgressReport(Protocol):
         """Say that ``done`` of ``total`` items are finished; ``note`` is shown beside it."""
 
 
+@functools.cache
 def error_console() -> Console:
-    """Return the console on standard error."""
+    """Return the console on standard error: one for log and progress, so that a log line does not tear a bar."""
     return Console(stderr=True, highlight=False)
 
 

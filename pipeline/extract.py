@@ -34,6 +34,7 @@ class ExtractSummary:
         extracted: Videos done now.
         done_before: Videos whose features were there already.
         failures: Rows of the data set's videos without features, earlier ones included.
+        labelled: Whether the data set has scores to train on.
         seconds: How long it took.
     """
 
@@ -41,6 +42,7 @@ class ExtractSummary:
     extracted: int
     done_before: int
     failures: tuple[VideoRow, ...]
+    labelled: bool
     seconds: float
 
 
@@ -77,7 +79,8 @@ def extract(
 
     begun = time.monotonic()
     run = DatasetRun(settings.runtime.runs, name).require_prepared()
-    paths = {row.video_id: row.path for row in read_manifest(run.folder).rows}
+    manifest = read_manifest(run.folder)
+    paths = {row.video_id: row.path for row in manifest.rows}
     directory, runtime = cache or run.features, settings.runtime
     backbone = load_backbone(settings.extract, runtime)
     header = _header(settings, backbone)
@@ -95,6 +98,7 @@ def extract(
         extracted=len(sources) - len(failed_now),
         done_before=len(plan.done),
         failures=(*plan.failed_before, *failed_now),
+        labelled=any(row.score is not None for row in manifest.rows),
         seconds=time.monotonic() - begun,
     )
 
@@ -227,7 +231,7 @@ def _show(name: str, summary: ExtractSummary, *, retried: bool) -> None:
         typer.echo("once they are mended: --retry-failed tries them again")
     typer.echo(f"features: {summary.cache}")
     if summary.extracted + summary.done_before:
-        typer.echo(f"next: diffvqa train {name}")
+        typer.echo(f"next: diffvqa {'train' if summary.labelled else 'export'} {name}")
 
 
 def _exit_status(summary: ExtractSummary, *, strict: bool) -> int:

@@ -15,6 +15,7 @@ import pytest
 import zarr
 from conftest import MakeClip
 
+from diffvqa.pipeline import datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
 
@@ -124,6 +125,7 @@ def test_a_killed_extraction_goes_on_where_it_was_and_ends_with_the_same_feature
     program = """
 import os, signal, sys
 from diffvqa.cache import writer
+from diffvqa.pipeline import datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
 write = writer.write_shard
@@ -297,6 +299,31 @@ def test_an_output_that_cannot_be_written_is_one_clear_line(
 
 def test_debug_shows_the_traceback(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["extract", "nosuch", "--runs", str(trained), "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line_and_exit_status_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(datasets, "find_recipe", interrupted)
+    assert main(["prepare", "demo", "--runs", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.strip() == "diffvqa: interrupted. Run the same command again to go on."
+
+
+def test_a_fault_of_the_program_is_one_line_unless_debugging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def faulty(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(datasets, "find_recipe", faulty)
+    assert main(["prepare", "demo", "--runs", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("diffvqa: internal error: ZeroDivisionError: by zero. Run it again with --debug")
+    assert main(["prepare", "demo", "--runs", str(tmp_path), "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
