@@ -21,6 +21,7 @@ def export_h5(
     *,
     scores: Mapping[str, float | None],
     groups: Mapping[str, str],
+    label: str,
     provenance: Mapping[str, object],
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
@@ -36,6 +37,7 @@ def export_h5(
         out: The file; it appears under this name only when it is complete.
         scores: Video id -> label, None where there is none.
         groups: Video id -> content group.
+        label: What the scores are; stands in the attributes of ``score``.
         provenance: Anything else to be stored, as JSON.
         on_progress: Told how many arrays of how many are written.
 
@@ -55,8 +57,9 @@ def export_h5(
         file.attrs["provenance"] = json.dumps(dict(provenance))
         _write_strings(file, "video_id", ids)
         _write_strings(file, "group", [groups.get(video_id, video_id) for video_id in ids])
-        labels = [scores[video_id] for video_id in ids]
-        file["score"] = np.array([np.nan if label is None else label for label in labels], np.float64)
+        values = [scores[video_id] for video_id in ids]
+        file["score"] = np.array([np.nan if value is None else value for value in values], np.float64)
+        file["score"].attrs["label"] = label
         file["frame_offset"] = offsets
         timestamps = [cache[video_id].row.timestamps for video_id in ids]
         file["timestamp"] = np.concatenate([np.empty(0), *map(np.array, timestamps)]).astype(np.float64)

@@ -78,7 +78,8 @@ def export(
             path,
             scores={row.video_id: row.score for row in manifest.rows},
             groups={row.video_id: row.group for row in manifest.rows},
-            provenance={"data_set": name, "label": str(manifest.label), "settings": settings.to_toml()},
+            label=str(manifest.label),
+            provenance={"data_set": name, "settings": settings.to_toml()},
             on_progress=report.set,
         )
     return ExportSummary(path, videos, path.stat().st_size, time.monotonic() - begun)

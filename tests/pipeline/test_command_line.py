@@ -229,7 +229,8 @@ def test_an_export_holds_every_usable_video(trained: Path, settings_file: Path, 
         assert len(file["video_id"]) == 12
         assert not np.isnan(file["score"][:]).any()
         assert file["features/resize/frames"].shape == (24, 32, 32, 3)
-        assert json.loads(file.attrs["provenance"])["label"] == "MOS"
+        assert file["score"].attrs["label"] == "MOS"
+        assert json.loads(file.attrs["provenance"])["data_set"] == "set"
 
 
 def test_nothing_that_works_is_exit_status_1(tmp_path: Path, settings_file: Path) -> None:
