@@ -35,8 +35,8 @@ class Catalogue:
 
     def __init__(self, directory: Path) -> None:
         self._locations: dict[str, _Location] = {}
-        marks = sorted((directory / SHARDS_FOLDER).glob(f"[0-9]*{MARK_SUFFIX}"))
-        self.next_shard_number = 1 + max((int(mark.name.split("-")[0]) for mark in marks), default=-1)
+        marks = sorted((directory / SHARDS_FOLDER).glob(f"[0-9]*{MARK_SUFFIX}"), key=_shard_number)
+        self.next_shard_number = 1 + max(map(_shard_number, marks), default=-1)
         for path in marks:
             index = 0
             for row in parse_stored(path, ShardMark).rows:
@@ -53,6 +53,10 @@ class Catalogue:
     def locate(self, video_id: str) -> _Location | None:
         """Return where a video's newest row lies, or None when there is none."""
         return self._locations.get(video_id)
+
+
+def _shard_number(mark: Path) -> int:
+    return int(mark.name.split("-")[0])
 
 
 class VideoArrays(Mapping[str, "NDArray[Any]"]):

@@ -173,7 +173,8 @@ def parse_stored(path: Path, model: type[StoredModel]) -> StoredModel:
             )
         return model.model_validate_json(path.read_bytes())
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise CacheCorruptError(f"{path} is damaged: {str(error).splitlines()[0]}.", _EXTRACT_ANEW) from error
+        hint = _EXTRACT_ANEW if model is CacheHeader else "Remove it and run 'diffvqa extract': its videos are redone."
+        raise CacheCorruptError(f"{path} is damaged: {str(error).splitlines()[0]}.", hint) from error
 
 
 _EXTRACT_ANEW = "Extract into another directory, or with --overwrite."

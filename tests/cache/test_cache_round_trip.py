@@ -100,6 +100,10 @@ def test_damaged_json_is_a_typed_error(tmp_path: Path) -> None:
     mark.write_text(mark.read_text()[:-20])
     with pytest.raises(CacheCorruptError, match=mark.name):
         FeatureCache(tmp_path)
+    mark.unlink()
+    assert FeatureCache(tmp_path).ids() == ()
+    fill(tmp_path, usable("a"))
+    assert FeatureCache(tmp_path).ids() == ("a",)
 
 
 def test_a_folder_without_a_cache_is_no_cache(tmp_path: Path) -> None:
