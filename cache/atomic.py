@@ -11,7 +11,7 @@ from pathlib import Path
 
 from diffvqa.cache.errors import OutputError
 
-_TEMPORARY_PREFIX = ".tmp-"
+TEMPORARY_PREFIX = ".tmp-"
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -53,7 +53,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
     """
     with reporting_output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{_TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
     try:
         yield temporary
         with reporting_output_errors(path):
@@ -73,7 +73,7 @@ def remove_leftovers(folder: Path) -> int:
     Raises:
         OutputError: One cannot be removed.
     """
-    leftovers = [path for path in folder.rglob(f"{_TEMPORARY_PREFIX}*") if path.is_file()]
+    leftovers = [path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if path.is_file()]
     for leftover in leftovers:
         with reporting_output_errors(leftover):
             leftover.unlink(missing_ok=True)

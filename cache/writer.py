@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
+import uuid
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock, Timeout
-
-from diffvqa.cache.errors import CacheBusyError, CacheError, OutputError
+from diffvqa.cache.atomic import TEMPORARY_PREFIX
+from diffvqa.cache.errors import CacheBusyError, CacheError
 from diffvqa.cache.fingerprint import Fingerprint
+from diffvqa.cache.lock import held_exclusively
 from diffvqa.cache.reader import Catalogue
 from diffvqa.cache.schema import HEADER_FILE, CacheHeader, SourceStamp, VideoRow, read_header, write_header
 from diffvqa.cache.shards import SHARDS_FOLDER, ShardEntry, remove_unmarked, write_shard
@@ -20,6 +22,7 @@ from diffvqa.cache.shards import SHARDS_FOLDER, ShardEntry, remove_unmarked, wri
 logger = logging.getLogger(__name__)
 
 _LOCK_FILE = ".lock"
+_DISCARDED_PREFIX = ".discarded-"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class CacheWriter:
         directory: The cache; made if absent.
         header: What it is to hold.
         shard_videos: Videos per shard: the unit of writing, and what a crash can cost.
-        overwrite: Remove a cache of another fingerprint instead of refusing.
+        overwrite: Replace the features that are there, whatever made them.
 
     Raises:
         FingerprintMismatchError: The directory holds other features.
@@ -67,44 +70,42 @@ class CacheWriter:
         self._buffer: list[ShardEntry] = []
 
     def __enter__(self) -> CacheWriter:
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self._directory / _LOCK_FILE, timeout=0)
-            self._lock.acquire()
-        except Timeout as error:
-            raise CacheBusyError(
-                f"{self._directory} is being written by another process.", "Wait for it to end, then run this again."
-            ) from error
-        except OSError as error:
-            raise OutputError(
-                f"Cannot write to {self._directory}: {error.strerror or error}.", "Choose another with --cache."
-            ) from error
-        try:
+        busy = CacheBusyError(
+            f"{self._directory} is being written by another process.", "Wait for it to end, then run this again."
+        )
+        with ExitStack() as held:
+            held.enter_context(held_exclusively(self._directory / _LOCK_FILE, busy))
             self._open()
-        except BaseException:
-            self._lock.release()
-            raise
+            self._held = held.pop_all()
         return self
 
     def _open(self) -> None:
-        header_path = self._directory / HEADER_FILE
-        if self._overwrite and header_path.is_file():
-            header_path.unlink()
-            shutil.rmtree(self._directory / SHARDS_FOLDER, ignore_errors=True)
-        if header_path.is_file():
+        if (self._directory / HEADER_FILE).is_file() and not self._overwrite:
             stored = Fingerprint(read_header(self._directory).fingerprint)
             ways_out = "Choose another directory with --cache, or replace these features with --overwrite."
             Fingerprint(self._header.fingerprint).require_equal(stored, self._directory, ways_out)
-        elif any(path.name not in {_LOCK_FILE, SHARDS_FOLDER} for path in self._directory.iterdir()):
-            raise CacheError(f"{self._directory} is not empty and no feature cache.", "Choose another with --cache.")
         else:
-            (self._directory / SHARDS_FOLDER).mkdir(exist_ok=True)
-            write_header(self._directory, self._header)
+            self._begin_anew()
+        for discarded in self._directory.glob(f"{_DISCARDED_PREFIX}*"):
+            shutil.rmtree(discarded)
         removed = remove_unmarked(self._directory)
         if removed:
             logger.info("removed %d unfinished shard(s) of an interrupted run", removed)
         self._catalogue = Catalogue(self._directory)
         self._next_shard = self._catalogue.next_shard_number
+
+    def _begin_anew(self) -> None:
+        """Put the header over an empty cache; cut short anywhere, this leaves no old shard under the new header."""
+        shards = self._directory / SHARDS_FOLDER
+        if not (self._directory / HEADER_FILE).is_file():
+            ours = (_LOCK_FILE, _DISCARDED_PREFIX, TEMPORARY_PREFIX)
+            if not all(path.name.startswith(ours) for path in self._directory.iterdir()):
+                raise CacheError(
+                    f"{self._directory} is not empty and no feature cache.", "Choose another with --cache."
+                )
+        elif shards.is_dir():
+            shards.rename(self._directory / f"{_DISCARDED_PREFIX}{uuid.uuid4().hex[:8]}")
+        write_header(self._directory, self._header)
 
     def plan(self, sources: Iterable[tuple[str, Path]], *, retry_failed: bool = False) -> ResumePlan:
         """Compare the videos asked for with what is there.
@@ -160,4 +161,4 @@ class CacheWriter:
             if error is None or isinstance(error, KeyboardInterrupt):
                 self.publish()
         finally:
-            self._lock.release()
+            self._held.close()

@@ -54,6 +54,35 @@ def test_other_features_are_refused_unless_they_are_to_be_replaced(tmp_path: Pat
     assert FeatureCache(tmp_path).header.fingerprint["seed"] == 5
 
 
+@pytest.mark.parametrize("step", ["rmtree", "write_header"])
+def test_replacing_features_that_is_cut_short_never_mixes_the_old_with_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    fill(tmp_path, usable("old"))
+
+    def die(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"diffvqa.cache.writer.{'shutil.rmtree' if step == 'rmtree' else step}", die)
+        with pytest.raises(SystemExit):
+            CacheWriter(tmp_path, header(seed=5), shard_videos=1, overwrite=True).__enter__()
+    with CacheWriter(tmp_path, header(seed=5), shard_videos=1, overwrite=step == "write_header") as writer:
+        assert writer.plan([("old", Path("absent"))]).pending == ("old",)
+        writer.add(usable("new"))
+    cache = FeatureCache(tmp_path)
+    assert cache.ids() == ("new",)
+    assert cache.header.fingerprint["seed"] == 5
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock", "cache.json", "shards"}
+
+
+def test_shards_without_a_header_are_no_cache_to_add_to(tmp_path: Path) -> None:
+    fill(tmp_path, usable("whose"))
+    (tmp_path / "cache.json").unlink()
+    with pytest.raises(CacheError, match="not empty and no feature cache"):
+        CacheWriter(tmp_path, header(seed=5), shard_videos=1).__enter__()
+
+
 def test_a_second_writer_is_turned_away_in_one_line(tmp_path: Path) -> None:
     with CacheWriter(tmp_path, header(), shard_videos=1):
         other = f"""
