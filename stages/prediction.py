@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from diffvqa.stages.errors import RegressorFolderError
 from diffvqa.stages.regressor import Prediction, Regressor
-from diffvqa.stages.training_data import LoadedVideo, collate, load_video
+from diffvqa.stages.training_data import LoadedVideo, VideoBatch, collate, load_video
 
 _VIDEOS_AT_ONCE = 4
 
@@ -38,7 +38,7 @@ def predict(regressors: Sequence[Regressor], features_of_one_video: Mapping[str,
     """Return the quality of one video, the mean over the regressors and over all its crops.
 
     Args:
-        regressors: At least one, as trained on the splits of one data set; put in evaluation mode.
+        regressors: At least one, as trained on the splits of one data set, on one device; put in evaluation mode.
         features_of_one_video: As a :class:`~diffvqa.stages.training_data.FeatureSource` gives them.
 
     Raises:
@@ -51,7 +51,8 @@ def predict(regressors: Sequence[Regressor], features_of_one_video: Mapping[str,
     video = load_video(features_of_one_video, "the video")
     for regressor in regressors:
         _check_shapes(regressor, video)
-    predictions = [_predict(regressor, [video]) for regressor in regressors]
+    batch = _with_every_crop([video], regressors[0])
+    predictions = [_predict(regressor, batch) for regressor in regressors]
     scores = np.array([prediction.score.item() for prediction in predictions])
     return VideoScore(
         score=float(scores.mean()),
@@ -74,17 +75,21 @@ def predict_scores(
     scores: dict[str, float] = {}
     for first in range(0, len(video_ids), _VIDEOS_AT_ONCE):
         batch = video_ids[first : first + _VIDEOS_AT_ONCE]
-        prediction = _predict(regressor, [videos[video_id] for video_id in batch])
+        prediction = _predict(regressor, _with_every_crop([videos[video_id] for video_id in batch], regressor))
         scores.update(zip(batch, prediction.score.tolist(), strict=True))
     return scores
 
 
 @torch.no_grad()
-def _predict(regressor: Regressor, videos: Sequence[LoadedVideo]) -> Prediction:
+def _predict(regressor: Regressor, batch: VideoBatch) -> Prediction:
     regressor.eval()
-    every_crop = [range(video.crops) for video in videos]
-    prediction: Prediction = regressor(collate(videos, every_crop, regressor.slope.device))
+    prediction: Prediction = regressor(batch)
     return prediction
+
+
+def _with_every_crop(videos: Sequence[LoadedVideo], regressor: Regressor) -> VideoBatch:
+    """Return the videos with all their crops, on the regressor's device."""
+    return collate(videos, [range(video.crops) for video in videos], regressor.slope.device)
 
 
 def _check_shapes(regressor: Regressor, video: LoadedVideo) -> None:
