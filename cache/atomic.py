@@ -90,7 +90,7 @@ def reporting_output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.", _hint(error, path)) from error
+        raise OutputError(f"{path} cannot be written to: {error.strerror or error}.", _hint(error, path)) from error
 
 
 def _synchronise(path: Path, flags: int) -> None:

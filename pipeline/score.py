@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -125,30 +125,29 @@ def _videos_of(given: str) -> list[Path]:
 
 @contextmanager
 def _csv_writer(path: Path | None, label: Label) -> Iterator[_WriteRow]:
-    from diffvqa.cache.errors import OutputError
+    from diffvqa.cache.atomic import reporting_output_errors
 
     if path is None:
         yield lambda _: None
         return
-    try:
+    with reporting_output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            yield _row_writer(file, label)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}.", "Choose another with --csv.") from error
+        file = path.open("w", encoding="utf-8", newline="")
+    with file:
+        writer = csv.writer(file, lineterminator="\n")
 
+        def write_cells(cells: Sequence[object]) -> None:
+            with reporting_output_errors(path):  # only the writing: an error of the scoring is not the file's
+                writer.writerow(cells)
+                file.flush()
 
-def _row_writer(file: IO[str], label: Label) -> _WriteRow:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+        def write(video: ScoredVideo) -> None:
+            numbers = ("", "") if video.score is None else (repr(video.score), repr(video.score_std))
+            status = "failed" if video.score is None else "ok"
+            write_cells((video.path, *numbers, label, status, video.reason, video.detail))
 
-    def write(video: ScoredVideo) -> None:
-        numbers = ("", "") if video.score is None else (repr(video.score), repr(video.score_std))
-        status = "failed" if video.score is None else "ok"
-        writer.writerow((video.path, *numbers, label, status, video.reason, video.detail))
-        file.flush()
-
-    return write
+        write_cells(_COLUMNS)
+        yield write
 
 
 def command(

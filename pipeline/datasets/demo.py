@@ -6,18 +6,15 @@ Everything is deterministic, and whatever is already there is kept, so an interr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from diffvqa.cache.atomic import atomic_output, atomic_write_text, remove_leftovers
-from diffvqa.cache.errors import OutputError
+from diffvqa.cache.lock import held_exclusively
 from diffvqa.pipeline.datasets.demo_plan import DEMO_PLAN, DemoClip, DemoPlan
 from diffvqa.pipeline.datasets.demo_sources import Pan, input_arguments
 from diffvqa.pipeline.datasets.recipe import OnProgress, PreparedDataset, PrepareRequest, Progress, Recipe
@@ -59,7 +56,8 @@ def prepare_demo(request: PrepareRequest, on_progress: OnProgress, plan: DemoPla
         finished.append(clip.video_id)
         on_progress(Progress(len(finished), steps, clip.video_id))
 
-    with _exclusively(request.folder):
+    busy = DatasetError(f"Another process is preparing {request.folder}.", "Wait for it, or choose another folder.")
+    with held_exclusively(request.folder / _LOCK_FILE, busy):
         remove_leftovers(studio.videos)
         studio.check_sources(plan.pristine_clips)
         _for_each(plan.pristine_clips, studio.make, request.workers, report)
@@ -173,26 +171,6 @@ class DemoStudio:
         except (FileNotFoundError, ValueError):  # not measured yet, or damaged: either way it is measured again
             return {}
         return stored if isinstance(stored, dict) else {}
-
-
-@contextlib.contextmanager
-def _exclusively(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / _LOCK_FILE, timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise DatasetError(
-            f"Another process is preparing {folder}.", "Wait for it, or choose another folder."
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written to: {error.strerror or error}.", "Choose another output folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _for_each(

@@ -207,6 +207,18 @@ def test_videos_that_cannot_be_scored_are_rows_with_reasons(trained: Path, video
     assert main(["score", *given[1:], "--csv", str(out), "--runs", str(trained)]) == 1
 
 
+def test_a_fault_while_scoring_is_not_blamed_on_the_output(
+    trained: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def out_of_files(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("diffvqa.pipeline.scorer.extract_videos", out_of_files)
+    out = tmp_path / "scores.csv"
+    assert main(["score", str(videos / "20"), "--csv", str(out), "--runs", str(trained)]) == 1
+    assert "scores.csv" not in capsys.readouterr().err
+
+
 def test_scoring_refuses_a_diffusion_model_that_changed(
     trained: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
