@@ -6,7 +6,6 @@ The **recipe** (``[extract]`` and ``[train]``) changes results and is part of th
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from diffvqa.pipeline.errors import ConfigError
+from diffvqa.pipeline.errors import ConfigError, did_you_mean
 from diffvqa.stages.extract_recipe import ExtractRecipe
 from diffvqa.stages.train_recipe import TrainRecipe
 
@@ -120,7 +119,6 @@ def _explained(error: ValidationError, config: Path | None) -> ConfigError:
         model = Settings.model_fields[table[0]].annotation if table else Settings
         assert model is not None  # noqa: S101  # every field of Settings is annotated
         known = sorted(getattr(model, "model_fields", {}))
-        nearest = difflib.get_close_matches(setting, known, n=1)
-        hint = f"Did you mean '{nearest[0]}'?" if nearest else f"Known: {', '.join(known)}."
+        hint = did_you_mean(setting, known) or f"Known: {', '.join(known)}."
         return ConfigError(f"There is no setting '{key}'{origin}.", hint)
     return ConfigError(f"{key} = {first['input']!r}{origin}: {first['msg']}.", "See --show-config for the defaults.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from diffvqa.cache.errors import DiffVQAError
 
 
@@ -15,3 +18,9 @@ class ConfigError(DiffVQAError):
 
 class FfmpegError(DiffVQAError):
     """The ffmpeg program failed; the message carries what it said."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``Did you mean 'x'?`` for the known name nearest to ``name``, or nothing when none is near."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean '{nearest[0]}'?" if nearest else ""

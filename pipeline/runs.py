@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffvqa.pipeline.errors import DatasetError
+from diffvqa.pipeline.errors import DatasetError, did_you_mean
 from diffvqa.pipeline.manifest import MANIFEST_FILE
 
 
@@ -53,12 +52,8 @@ class DatasetRun:
         if (self.folder / MANIFEST_FILE).is_file():
             return self
         prepared = sorted(path.parent.name for path in self.root.glob(f"*/{MANIFEST_FILE}"))
-        nearest = difflib.get_close_matches(self.name, prepared, n=1)
-        if nearest:
-            hint = f"Did you mean '{nearest[0]}'?"
-        else:
-            there = f"Prepared are: {', '.join(prepared)}. " if prepared else ""
-            hint = f"{there}Run 'diffvqa prepare' first."
+        there = f"Prepared are: {', '.join(prepared)}. " if prepared else ""
+        hint = did_you_mean(self.name, prepared) or f"{there}Run 'diffvqa prepare' first."
         raise DatasetError(f"There is no data set '{self.name}' in {self.root}.", hint)
 
 

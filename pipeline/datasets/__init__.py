@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -15,7 +14,7 @@ from diffvqa.pipeline.datasets.recipe import (
     Progress,
     Recipe,
 )
-from diffvqa.pipeline.errors import DatasetError
+from diffvqa.pipeline.errors import DatasetError, did_you_mean
 
 __all__ = [
     "RECIPES",
@@ -41,8 +40,5 @@ def find_recipe(name: str) -> Recipe:
     """
     if name in RECIPES:
         return RECIPES[name]
-    nearest = difflib.get_close_matches(name, RECIPES, n=1)
-    suggestion = f" Did you mean '{nearest[0]}'?" if nearest else ""
-    raise DatasetError(
-        f"There is no data-set recipe '{name}'.{suggestion}", f"The recipes are: {', '.join(sorted(RECIPES))}."
-    )
+    recipes = f"The recipes are: {', '.join(sorted(RECIPES))}."
+    raise DatasetError(f"There is no data-set recipe '{name}'.", f"{did_you_mean(name, RECIPES)} {recipes}".strip())
