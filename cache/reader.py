@@ -43,9 +43,6 @@ class Catalogue:
                 self._locations[row.video_id] = _Location(row, path.with_suffix(DATA_SUFFIX), index)
                 index += row.status == "ok"
 
-    def __contains__(self, video_id: object) -> bool:
-        return video_id in self._locations
-
     def rows(self) -> tuple[VideoRow, ...]:
         """Return the newest row of every video, in the order of writing."""
         return tuple(location.row for location in self._locations.values())

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from diffvqa.cache.atomic import atomic_write_text
 from diffvqa.cache.errors import CacheCorruptError, CacheMissingError, SchemaTooNewError
@@ -172,7 +172,7 @@ def parse_stored(path: Path, model: type[StoredModel]) -> StoredModel:
                 "Upgrade diffvqa.",
             )
         return model.model_validate_json(path.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         hint = _EXTRACT_ANEW if model is CacheHeader else "Remove it and run 'diffvqa extract': its videos are redone."
         raise CacheCorruptError(f"{path} is damaged: {str(error).splitlines()[0]}.", hint) from error
 

@@ -38,7 +38,7 @@ class ShardEntry:
     arrays: Mapping[str, NDArray[Any]] | None
 
 
-def write_shard(directory: Path, number: int, entries: Sequence[ShardEntry], specs: Sequence[ArraySpec]) -> ShardMark:
+def write_shard(directory: Path, number: int, entries: Sequence[ShardEntry], specs: Sequence[ArraySpec]) -> None:
     """Write one shard of the cache in ``directory``; when this returns, its rows exist and are on disk.
 
     Args:
@@ -46,9 +46,6 @@ def write_shard(directory: Path, number: int, entries: Sequence[ShardEntry], spe
         number: Orders the shards: of two rows of one video the one in the later shard counts.
         entries: The videos, in the order in which they are to be stored.
         specs: The arrays that every usable video has.
-
-    Returns:
-        The mark that was written.
 
     Raises:
         OutputError: The disk is full or not writable; nothing incomplete is left behind for readers.
@@ -69,7 +66,6 @@ def write_shard(directory: Path, number: int, entries: Sequence[ShardEntry], spe
         shutil.rmtree(unfinished, ignore_errors=True)
     mark = ShardMark(schema_version=SCHEMA_VERSION, rows=tuple(_with_digests(entry) for entry in entries))
     atomic_write_text(shards / f"{name}{MARK_SUFFIX}", mark.model_dump_json() + "\n")
-    return mark
 
 
 def remove_unmarked(directory: Path) -> int:

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -108,7 +107,7 @@ def load_regressors(folder: Path) -> LoadedRegressors:
             regressor.load_state_dict(load_file(folder / _weights_file(index)))
             regressors.append(regressor.eval())
         return LoadedRegressors(tuple(regressors), recipe, stored["extract"], stored["label"])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise RegressorFolderError(f"{folder} is damaged: {first_line}.", _TRAIN_AGAIN) from error
 
