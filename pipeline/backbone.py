@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from diffvqa.pipeline.errors import ConfigError
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from diffvqa.stages.extract_recipe import ExtractRecipe
     from diffvqa.stages.feature_extractor import DiffusionFeatureExtractor
 
-_SOFTWARE = ("diffvqa", "torch", "diffusers", "decord", "zarr", "numpy")
+_SOFTWARE = ("diffvqa", "torch", "diffusers", "decord", "av", "zarr", "numpy")
 
 
 @dataclass(frozen=True)
@@ -75,4 +74,6 @@ def choose_device(name: str) -> torch.device:
 
 def software_versions() -> dict[str, str]:
     """Return name -> version of what features are made with."""
-    return {name: version(name) for name in _SOFTWARE}
+    from diffvqa.stages.software import installed_versions
+
+    return installed_versions(_SOFTWARE)

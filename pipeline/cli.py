@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from diffvqa.cache.errors import DiffVQAError
-from diffvqa.pipeline import demo, export, extract, prepare, pretrain, score, train
+from diffvqa.pipeline import demo, evaluate, export, extract, metrics, prepare, pretrain, score, sweep, train
 
 _INTERRUPTED = 130
 
@@ -25,8 +25,11 @@ app = typer.Typer(
 app.command("prepare")(prepare.command)
 app.command("extract")(extract.command)
 app.command("train")(train.command)
+app.command("evaluate")(evaluate.command)
+app.command("sweep")(sweep.command)
 app.command("score")(score.command)
 app.command("export")(export.command)
+app.command("metrics")(metrics.command)
 app.command("demo")(demo.command)
 app.command("pretrain")(pretrain.command)
 

@@ -32,6 +32,9 @@ class Runtime(BaseModel):
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="decoding processes")
     batch_size: int = Field(64, ge=1, description="views per network call in extraction")
     shard_videos: int = Field(32, ge=1, description="videos per shard of the cache")
+    feature_memory: float = Field(
+        default_factory=lambda: _half_of_memory(), gt=0, description="GiB of features that training may keep in memory"
+    )
     decode_timeout: float = Field(120.0, gt=0, description="seconds that decoding one video may take")
 
 
@@ -93,6 +96,14 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+
+
+def _half_of_memory() -> float:
+    """Return half of this machine's memory, in GiB; 4 where it cannot be told."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**31, 1)
+    except (AttributeError, ValueError, OSError):
+        return 4.0
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

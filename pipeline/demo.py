@@ -47,7 +47,7 @@ def command(
     extracted = extract(DEMO, settings)
     counts = f"{extracted.extracted} videos, {extracted.done_before} done before, {len(extracted.failures)} failed"
     add("extract", counts, extracted.cache)
-    trained = train(DEMO, settings)
+    trained = train([DEMO], settings)
     add("train", f"{len(trained.result.splits)} splits of {trained.videos} videos", trained.model)
     content = run.folder / "videos" / _SCORED_CONTENT
     scored = score([str(content)], settings, model=DEMO, csv_file=run.folder / "scores.csv")
@@ -57,7 +57,7 @@ def command(
     stages.add_section()
     stages.add_row("all", "", in_words(clock.total), str(run.folder))
 
-    for table in (score_table(scored), metrics_table(trained.result, trained.label), stages):
+    for table in (score_table(scored), metrics_table(trained.result, DEMO, trained.labels[DEMO]), stages):
         output_console().print(table)
 
 

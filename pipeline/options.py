@@ -20,6 +20,10 @@ Set = Annotated[
 ]
 ShowConfig = Annotated[bool, typer.Option("--show-config", help="Show the resolved settings and stop.")]
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of all outputs (default: runs).", show_default=False)]
+Cache = Annotated[
+    str | None,
+    typer.Option("--cache", help="The features: a folder or a URL (default: runs/NAME/features).", show_default=False),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 1 if any video fails.")]
 Device = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N (default: auto).", show_default=False)

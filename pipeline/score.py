@@ -49,7 +49,12 @@ class ScoreSummary:
 
 
 def score(
-    paths: Sequence[str], settings: Settings, *, model: str | None = None, csv_file: Path | None = None
+    paths: Sequence[str],
+    settings: Settings,
+    *,
+    model: str | None = None,
+    scale: str | None = None,
+    csv_file: Path | None = None,
 ) -> ScoreSummary:
     """Score videos; a video that cannot be used becomes a row with a reason.
 
@@ -58,6 +63,7 @@ def score(
             standard input.
         settings: The runtime; the recipe is the trained model's own.
         model: A data set's name or a model folder; may be None when there is but one trained model.
+        scale: Data set on whose label scale to score, for a model of several; the first when None.
         csv_file: Where to write the scores, row by row as they come.
 
     Raises:
@@ -73,7 +79,7 @@ def score(
     begun = time.monotonic()
     videos = list(dict.fromkeys(path for given in paths for path in _videos_of(given)))
     folder = locate_trained_model(model, settings.runtime.runs)
-    scorer = Scorer(folder, settings.runtime)
+    scorer = Scorer(folder, settings.runtime, scale=scale)
     scored = []
     with _csv_writer(csv_file, scorer.label) as write, progress("score", len(videos)) as report:
         for video in scorer.score(videos):
@@ -164,6 +170,10 @@ def command(
             "--model", help="Data set whose model to use, or a folder (default: the only one).", show_default=False
         ),
     ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option("--scale", help="Data set whose scale to score on, if trained on several (default: the first)."),
+    ] = None,
     strict: options.Strict = False,
     device: options.Device = None,
     workers: options.Workers = None,
@@ -176,7 +186,7 @@ def command(
     """Score videos with a model trained before; its recipe is used, whatever the settings say."""
     chosen = {"runtime.device": device, "runtime.workers": workers, "runtime.runs": runs}
     settings = options.settings_from(config, assignments, chosen, show=show_config)
-    summary = score(paths, settings, model=model, csv_file=csv_file)
+    summary = score(paths, settings, model=model, scale=scale, csv_file=csv_file)
     _show(summary)
     failed = sum(video.score is None for video in summary.videos)
     return int(failed == len(summary.videos) or (strict and failed > 0))

@@ -16,8 +16,8 @@ from diffvqa.stages.decode_pool import DecodePool
 from diffvqa.stages.decoding import FailedVideo, VideoSource
 from diffvqa.stages.extract_recipe import ExtractRecipe
 from diffvqa.stages.extraction import extract_videos
+from diffvqa.stages.prediction import predict
 from diffvqa.stages.regressor_folder import MODEL_FILE, load_regressors
-from diffvqa.stages.training import predict
 
 _ONE_SEED_FOR_ALL = ""  # a score depends on the pixels alone: a copy under another name scores the same
 
@@ -47,19 +47,22 @@ class Scorer:
     Args:
         model: Folder of a trained regressor.
         runtime: Device and workers.
+        scale: Data set on whose label scale to score, for a model of several; the first when None.
 
     Raises:
-        RegressorFolderError: The folder holds no trained regressor.
+        RegressorFolderError: The folder holds no trained regressor, or the model has no such scale.
         ModelFolderError: The diffusion model it was trained with is not there.
         FingerprintMismatchError: That diffusion model is another one now.
     """
 
-    def __init__(self, model: Path, runtime: Runtime) -> None:
+    def __init__(self, model: Path, runtime: Runtime, *, scale: str | None = None) -> None:
         device = choose_device(runtime.device)
         self._runtime = runtime
         loaded = load_regressors(model)
-        self._regressors = [regressor.to(device) for regressor in loaded.regressors]
-        self.label = Label(**loaded.label)
+        self._regressors = loaded.calibrated(scale)
+        for each in self._regressors:
+            each.regressor.to(device)
+        self.label = Label(**loaded.labels[scale or next(iter(loaded.labels))])
         self.recipe = ExtractRecipe.model_validate(loaded.extract["recipe"])
         self.train_recipe = loaded.recipe
         self._backbone = load_backbone(self.recipe, runtime)

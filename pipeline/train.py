@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,14 +15,13 @@ from diffvqa.pipeline import options
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from torch import Tensor
 
-    from diffvqa.cache.reader import FeatureCache
     from diffvqa.pipeline.config import Settings
-    from diffvqa.pipeline.manifest import Label, Manifest
+    from diffvqa.pipeline.labelled import LabelledSets
+    from diffvqa.pipeline.manifest import Label
     from diffvqa.stages.metrics import Metrics
-    from diffvqa.stages.training import CrossValidation, VideoSample
-
-logger = logging.getLogger(__name__)
+    from diffvqa.stages.training import CrossValidation, TrainingSetup
 
 
 @dataclass(frozen=True)
@@ -31,121 +30,153 @@ class TrainSummary:
 
     Attributes:
         model: Folder of the trained regressors.
-        label: What the scores are.
+        labels: By data set, what the scores are.
         videos: Videos trained and tested on.
-        unused: Labelled videos of the data set that have no features.
+        unused: Labelled videos of the data sets that have no features.
         result: Metrics of every split.
+        scan: Which implementation of the selective scan ran, and why.
         seconds: How long it took.
     """
 
     model: Path
-    label: Label
+    labels: dict[str, Label]
     videos: int
     unused: int
     result: CrossValidation
+    scan: str
     seconds: float
 
+    @property
+    def waited(self) -> float:
+        """Share of the training steps' time in which the next batch was not ready, in [0, 1]."""
+        spent = sum(trained.fitted.seconds for trained in self.result.splits)
+        return sum(trained.fitted.waited for trained in self.result.splits) / spent if spent else 0.0
 
-def train(name: str, settings: Settings, *, cache: Path | None = None) -> TrainSummary:
-    """Train the regressor on a data set's features and write ``runs/<name>/model``.
+
+def train(
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    cache: str | None = None,
+    splits_file: Path | None = None,
+    random_splits: bool = False,
+    pretrain: Sequence[str] = (),
+) -> TrainSummary:
+    """Train the regressor on the features of data sets and write ``runs/<name>/model``.
+
+    An interrupted training goes on where it was, as long as recipe, features and labels are the same.
 
     Args:
-        name: The data set's.
+        names: Of the data sets; those of several are joined with ``+``.
         settings: Recipe and runtime.
-        cache: The features; ``runs/<name>/features`` when None.
+        cache: The features, for a single data set; ``runs/<name>/features`` when None.
+        splits_file: Splits to use; official ones where there are any, else random ones, when None.
+        random_splits: Use random ones even where a data set has official ones.
+        pretrain: Data sets to pretrain on before each split is fine-tuned.
 
     Raises:
-        DatasetError: The data set is not prepared.
-        CacheError: There are no features, or they are damaged.
+        DatasetError: A data set is not prepared.
+        CacheError: There are no features, they are damaged, or the data sets have different ones.
         TrainingDataError: There are too few contents, or no usable scores.
         OutputError: The model folder cannot be written.
     """
-    from diffvqa.cache.reader import FeatureCache
-    from diffvqa.pipeline.backbone import choose_device
     from diffvqa.pipeline.config import SETTINGS_FILE
     from diffvqa.pipeline.console import progress
-    from diffvqa.pipeline.manifest import read_manifest
+    from diffvqa.pipeline.labelled import load_labelled
     from diffvqa.pipeline.runs import DatasetRun
+    from diffvqa.pipeline.stage_two import training_setup
     from diffvqa.stages.regressor_folder import save_regressors
     from diffvqa.stages.training import train_all
+    from diffvqa.stages.training_journal import TrainingJournal
 
     begun = time.monotonic()
-    run = DatasetRun(settings.runtime.runs, name).require_prepared()
-    manifest = read_manifest(run.folder)
-    features = FeatureCache(cache or run.features)
-    samples = _labelled_with_features(manifest, features)
-    unused = sum(row.score is not None for row in manifest.rows) - len(samples)
-    if unused:
-        logger.warning("%d labelled video(s) have no features and are left out", unused)
-    recipe = settings.train
-    with progress(f"train {name}", recipe.splits * recipe.epochs) as report:
-        result = train_all(
-            features,
-            samples,
-            recipe,
-            choose_device(settings.runtime.device),
-            on_epoch=lambda _split, _epoch: report.advance(),
-        )
-    extract = {
-        "recipe": features.header.recipe,
-        "fingerprint": features.header.fingerprint,
-        "fingerprint_digest": features.header.fingerprint_digest,
-    }
-    label = {"name": manifest.label.name, "note": manifest.label.note}
+    recipe, run = settings.train, DatasetRun(settings.runtime.runs, "+".join(names))
+    labelled = load_labelled(names, settings.runtime.runs, cache=cache)
+    chosen = labelled.splits(recipe, file=splits_file, official=not random_splits)
+    before = load_labelled(pretrain, settings.runtime.runs) if pretrain else None
+    if before is not None:
+        labelled.require_same_features(before)
+    identity = labelled.identity(recipe, chosen, pretrained_on=before.identity(recipe, ()) if before else "")
+    journal = TrainingJournal(run.folder / "training", identity)
+    epochs = recipe.epochs * len(chosen) + (recipe.pretrain_epochs if before else 0)
+    with progress(f"train {run.name}", epochs) as report:
+        setup = training_setup(settings.runtime, journal, report.advance)
+        initial = _pretrained(before, settings, setup) if before else None
+        result = train_all(labelled, labelled.samples, chosen, recipe, setup, initial=initial)
+    labels = {name: {"name": label.name, "note": label.note} for name, label in labelled.labels.items()}
     notes = {SETTINGS_FILE: settings.to_toml()}
-    save_regressors(run.model, result, train_recipe=recipe, extract=extract, label=label, notes=notes)
-    return TrainSummary(run.model, manifest.label, len(samples), unused, result, time.monotonic() - begun)
+    save_regressors(run.model, result, train_recipe=recipe, extract=labelled.extract, labels=labels, notes=notes)
+    journal.clear()
+    return TrainSummary(
+        model=run.model,
+        labels=labelled.labels,
+        videos=len(labelled.samples),
+        unused=sum(each.unused for each in labelled.sets),
+        result=result,
+        scan="",
+        seconds=time.monotonic() - begun,
+    )
 
 
-def metrics_table(result: CrossValidation, label: Label) -> Table:
+def metrics_table(result: CrossValidation, dataset: str, label: Label) -> Table:
     """Return the table of the test metrics of every split, and their medians.
 
     Args:
         result: Of the training.
+        dataset: Whose test videos.
         label: What the scores are; stands in the title.
     """
     from rich.table import Table
 
-    table = Table(title=f"held-out contents, against {label}", title_justify="left")
+    table = Table(title=f"{dataset}: held-out contents, against {label}", title_justify="left")
     for heading in ("split", "test videos", "SRCC", "KRCC", "PLCC", "PLCC fitted", "RMSE fitted"):
         table.add_column(heading, justify="right")
-    for index, split in enumerate(result.splits):
-        table.add_row(str(index), *_cells(split.test))
+    for trained in result.splits:
+        table.add_row(trained.split.name, *metric_cells(trained.test[dataset]))
     table.add_section()
-    table.add_row("median", *_cells(result.median()), style="bold")
+    table.add_row("median", *metric_cells(result.median(dataset)), style="bold")
     return table
 
 
-def _cells(metrics: Metrics) -> tuple[str, ...]:
+def metric_cells(metrics: Metrics) -> tuple[str, ...]:
+    """Return n, SRCC, KRCC, PLCC, PLCC fitted and RMSE fitted as text."""
     values = (metrics.srcc, metrics.krcc, metrics.plcc, metrics.plcc_fitted, metrics.rmse_fitted)
     return (str(metrics.n), *("nan" if math.isnan(value) else f"{value:.3f}" for value in values))
 
 
-def _labelled_with_features(manifest: Manifest, features: FeatureCache) -> list[VideoSample]:
-    from diffvqa.stages.errors import TrainingDataError
-    from diffvqa.stages.training import VideoSample
+def _pretrained(before: LabelledSets, settings: Settings, setup: TrainingSetup) -> dict[str, Tensor]:
+    """Train on all videos of the data sets but those that the epoch is chosen on."""
+    from dataclasses import replace
 
-    samples = [
-        VideoSample(row.video_id, row.score, row.group)
-        for row in manifest.rows
-        if row.score is not None and row.video_id in features
-    ]
-    if not samples:
-        raise TrainingDataError(
-            f"No video of '{manifest.name}' has both a score and features.",
-            "Prepare the data set with labels, and extract it.",
-        )
-    return samples
+    from diffvqa.stages.training import pretrain_regressor
+
+    split = before.splits(settings.train.model_copy(update={"splits": 1}), official=False)[0]
+    whole = replace(split, train=tuple(sorted((*split.train, *split.test))), test=())
+    return pretrain_regressor(before, before.samples, whole, settings.train, setup)
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A data set with features.", show_default=False)],
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="The features (default: runs/NAME/features).", show_default=False)
-    ] = None,
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME…", help="Data sets with features; several are trained on at once.")
+    ],
+    cache: options.Cache = None,
     splits: Annotated[
         int | None, typer.Option("--splits", help="Random 80/20 splits (default: 10).", show_default=False)
     ] = None,
+    splits_file: Annotated[
+        Path | None,
+        typer.Option("--splits-file", help="Use the splits of this file (splits.csv of a model).", show_default=False),
+    ] = None,
+    random_splits: Annotated[
+        bool, typer.Option("--random-splits", help="Random splits even where a data set has official ones.")
+    ] = False,
+    pretrain: Annotated[
+        list[str] | None,
+        typer.Option("--pretrain", metavar="NAME", help="Pretrain on this data set first; may be repeated."),
+    ] = None,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Train once for each block switched off, and compare; keeps no model.")
+    ] = False,
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Passes over the training part (default: 10).", show_default=False)
     ] = None,
@@ -159,7 +190,7 @@ def command(
     show_config: options.ShowConfig = False,
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
-    """Train the regressor on a data set's features, over all splits."""
+    """Train the regressor on data sets' features, over all splits."""
     chosen = {
         "train.splits": splits,
         "train.epochs": epochs,
@@ -168,10 +199,30 @@ def command(
         "runtime.runs": runs,
     }
     settings = options.settings_from(config, assignments, chosen, show=show_config)
-    summary = train(name, settings, cache=cache)
+    if ablate:
+        from diffvqa.pipeline import ablation
+        from diffvqa.pipeline.errors import ConfigError
+
+        if pretrain:
+            raise ConfigError("--ablate compares regressors that start alike.", "Leave out --pretrain.")
+        ablation.show(
+            ablation.ablate(names, settings, cache=cache, splits_file=splits_file, random_splits=random_splits)
+        )
+        return
+    summary = train(
+        names,
+        settings,
+        cache=cache,
+        splits_file=splits_file,
+        random_splits=random_splits,
+        pretrain=pretrain or (),
+    )
     from diffvqa.pipeline.console import in_words, output_console
 
-    output_console().print(metrics_table(summary.result, summary.label))
-    typer.echo(f"{name}: {summary.videos} videos, {len(summary.result.splits)} splits, {in_words(summary.seconds)}")
+    for name, label in summary.labels.items():
+        output_console().print(metrics_table(summary.result, name, label))
+    joint = "+".join(names)
+    typer.echo(f"{joint}: {summary.videos} videos, {len(summary.result.splits)} splits, {in_words(summary.seconds)}")
+    typer.echo(f"waiting for data: {summary.waited:.1%} of the training steps' time; selective scan: {summary.scan}")
     typer.echo(f"model: {summary.model}")
-    typer.echo(f"next: diffvqa score PATH… --model {name}")
+    typer.echo(f"next: diffvqa score PATH… --model {joint}")

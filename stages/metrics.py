@@ -12,6 +12,7 @@ from scipy import optimize, special, stats
 
 Array = NDArray[np.float64]
 
+FIGURES = ("srcc", "krcc", "plcc", "plcc_fitted", "rmse_fitted")
 _LOGISTIC_PARAMETERS = 4
 _MAX_EVALUATIONS = 4000
 
@@ -52,21 +53,42 @@ def correlation_metrics(true: ArrayLike, predicted: ArrayLike) -> Metrics:
     Raises:
         ValueError: The two differ in length or are not one-dimensional.
     """
-    y, x = _as_vectors(true, predicted)
+    y, x = as_vectors(true, predicted)
     reason = _why_undefined(y, x)
     if reason:
         nan = float("nan")
         return Metrics(nan, nan, nan, nan, nan, n=len(y), reason=reason)
     fit = _fit_to_scores(y, x)
-    return Metrics(
-        srcc=float(stats.spearmanr(y, x).statistic),
-        krcc=float(stats.kendalltau(y, x).statistic),
-        plcc=_pearson(y, x),
-        plcc_fitted=fit.plcc,
-        rmse_fitted=fit.rmse,
-        n=len(y),
-        reason=fit.reason,
+    srcc, krcc, plcc, plcc_fitted, rmse_fitted = figures_of(y, x, fit.predictions)
+    return Metrics(srcc, krcc, plcc, plcc_fitted, rmse_fitted, n=len(y), reason=fit.reason)
+
+
+def figures_of(y: Array, x: Array, fitted: Array | None) -> tuple[float, float, float, float, float]:
+    """Return the figures of :data:`FIGURES`, each NaN where it is undefined.
+
+    Args:
+        y: (n,) the true scores.
+        x: (n,) the predictions.
+        fitted: (n,) the predictions after the logistic fit; None where there is none.
+    """
+    nan = float("nan")
+    after_fit = (nan, nan)
+    if fitted is not None:
+        defined = not _why_undefined(y, fitted)
+        after_fit = (_pearson(y, fitted) if defined else nan, _root_mean_square(fitted - y))
+    if _why_undefined(y, x):
+        return (nan, nan, nan, *after_fit)
+    return (
+        float(stats.spearmanr(y, x).statistic),
+        float(stats.kendalltau(y, x).statistic),
+        _pearson(y, x),
+        *after_fit,
     )
+
+
+def fitted_predictions(y: Array, x: Array) -> Array | None:
+    """Return the predictions after the logistic fit, (n,) on the scale of the scores; None where there is no fit."""
+    return None if _why_undefined(y, x) else _fit_to_scores(y, x).predictions
 
 
 def spearman_correlation(true: ArrayLike, predicted: ArrayLike) -> float:
@@ -75,7 +97,7 @@ def spearman_correlation(true: ArrayLike, predicted: ArrayLike) -> float:
     Raises:
         ValueError: The two differ in length or are not one-dimensional.
     """
-    y, x = _as_vectors(true, predicted)
+    y, x = as_vectors(true, predicted)
     return float("nan") if _why_undefined(y, x) else float(stats.spearmanr(y, x).statistic)
 
 
@@ -85,7 +107,7 @@ def pearson_correlation(true: ArrayLike, predicted: ArrayLike) -> float:
     Raises:
         ValueError: The two differ in length or are not one-dimensional.
     """
-    y, x = _as_vectors(true, predicted)
+    y, x = as_vectors(true, predicted)
     return float("nan") if _why_undefined(y, x) else _pearson(y, x)
 
 
@@ -134,25 +156,22 @@ def logistic(x: Array, upper: float, lower: float, midpoint: float, slope: float
 
 @dataclass(frozen=True)
 class _Fit:
-    plcc: float
-    rmse: float
+    predictions: Array | None
     reason: str = ""
 
 
 def _fit_to_scores(y: Array, x: Array) -> _Fit:
-    """Fit the logistic to the scores and compare it with them; a line stands in where the logistic cannot be fitted."""
-    nan = float("nan")
+    """Fit the logistic to the scores; a line stands in where the logistic cannot be fitted."""
     if len(y) <= _LOGISTIC_PARAMETERS:
-        return _Fit(nan, nan, f"{len(y)} videos are too few to fit a logistic with {_LOGISTIC_PARAMETERS} parameters")
+        return _Fit(None, f"{len(y)} videos are too few to fit a logistic with {_LOGISTIC_PARAMETERS} parameters")
     unit_y, unit_x = _standardise(y), _standardise(x)
     fitted, reason = _fit_logistic(unit_y, unit_x), ""
     if fitted is None:
         fitted, reason = _pearson(y, x) * unit_x, "the logistic fit did not converge; a line was fitted instead"
     if _is_constant(fitted):
-        return _Fit(nan, nan, "the predictions are uncorrelated with the scores, so that the fit is constant")
+        return _Fit(None, "the predictions are uncorrelated with the scores, so that the fit is constant")
     with np.errstate(over="ignore"):
-        rmse = float(np.sqrt(np.mean((fitted - unit_y) ** 2)) * _spread(y))
-    return _Fit(_pearson(unit_y, fitted), rmse, reason)
+        return _Fit(fitted * _spread(y) + _mean(y), reason)
 
 
 def _fit_logistic(y: Array, x: Array) -> Array | None:
@@ -187,7 +206,12 @@ def _fit_from(start: tuple[float, ...], y: Array, x: Array) -> Array | None:
     return fitted if bool(np.isfinite(fitted).all()) else None
 
 
-def _as_vectors(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
+def as_vectors(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:
+    """Return both as (n,) float64.
+
+    Raises:
+        ValueError: The two differ in length or are not one-dimensional.
+    """
     y, x = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
     if y.ndim != 1 or y.shape != x.shape:
         raise ValueError(f"True scores of shape {y.shape} and predictions of shape {x.shape} cannot be compared.")
@@ -218,10 +242,22 @@ def _standardise(values: Array) -> Array:
     return result
 
 
+def _root_mean_square(values: Array) -> float:
+    """Return the square root of the mean square; safe against overflow at any finite scale."""
+    largest = float(np.abs(values).max())
+    return float(np.sqrt(np.mean((values / largest) ** 2)) * largest) if largest else 0.0
+
+
 def _spread(values: Array) -> float:
     """Return the standard deviation; safe against overflow at any finite scale."""
     largest = float(np.abs(values).max())
     return float(np.std(values / largest) * largest)
+
+
+def _mean(values: Array) -> float:
+    """Return the mean; safe against overflow at any finite scale."""
+    largest = float(np.abs(values).max())
+    return float(np.mean(values / largest) * largest) if largest else 0.0
 
 
 def _is_constant(values: Array) -> bool:

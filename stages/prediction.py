@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diffvqa.stages.calibration import Calibration
 from diffvqa.stages.errors import RegressorFolderError
+from diffvqa.stages.prefetching import prefetched
 from diffvqa.stages.regressor import Prediction, Regressor
 from diffvqa.stages.training_data import LoadedVideo, VideoBatch, collate, load_video
 
 _VIDEOS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class CalibratedRegressor:
+    """A trained regressor with the line that brings its raw scores to a label scale."""
+
+    regressor: Regressor
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class VideoScore:
     frame_weight: NDArray[np.float32]
 
 
-def predict(regressors: Sequence[Regressor], features_of_one_video: Mapping[str, NDArray[Any]]) -> VideoScore:
+def predict(regressors: Sequence[CalibratedRegressor], features_of_one_video: Mapping[str, NDArray[Any]]) -> VideoScore:
     """Return the quality of one video, the mean over the regressors and over all its crops.
 
     Args:
@@ -49,35 +60,57 @@ def predict(regressors: Sequence[Regressor], features_of_one_video: Mapping[str,
     if not regressors:
         raise ValueError("At least one regressor is needed to predict.")
     video = load_video(features_of_one_video, "the video")
-    for regressor in regressors:
-        _check_shapes(regressor, video)
-    batch = _with_every_crop([video], regressors[0])
-    predictions = [_predict(regressor, batch) for regressor in regressors]
-    scores = np.array([prediction.score.item() for prediction in predictions])
+    for each in regressors:
+        check_shapes(each.regressor, video)
+    batch = _with_every_crop([video], regressors[0].regressor.device)
+    predictions = [_predict(each.regressor, batch) for each in regressors]
+    lines = [each.calibration for each in regressors]
+    scores = np.array([line(raw.score.item()) for line, raw in zip(lines, predictions, strict=True)])
+    qualities = [line.slope * raw.frame_quality + line.intercept for line, raw in zip(lines, predictions, strict=True)]
     return VideoScore(
         score=float(scores.mean()),
         score_std=float(scores.std()),
-        frame_quality=torch.cat([prediction.frame_quality for prediction in predictions]).mean(0).cpu().numpy(),
-        frame_weight=torch.cat([prediction.frame_weight for prediction in predictions]).mean(0).cpu().numpy(),
+        frame_quality=torch.cat(qualities).mean(0).cpu().numpy(),
+        frame_weight=torch.cat([raw.frame_weight for raw in predictions]).mean(0).cpu().numpy(),
     )
 
 
-def predict_scores(
-    regressor: Regressor, videos: Mapping[str, LoadedVideo], video_ids: Sequence[str]
-) -> dict[str, float]:
-    """Return the score of each video, the mean over all its crops, in the order of the ids.
+def predict_raw(regressor: Regressor, videos: Mapping[str, LoadedVideo], video_ids: Sequence[str]) -> dict[str, float]:
+    """Return the raw score of each video, the mean over all its crops, in the order of the ids.
 
     Args:
         regressor: Put in evaluation mode.
         videos: Those of ``video_ids`` at least, with the shapes that the regressor was made for.
         video_ids: Whose scores to return.
     """
+
+    def prepare(ids: Sequence[str]) -> list[tuple[list[str], VideoBatch]]:
+        loaded = [(video_id, videos[video_id]) for video_id in ids]
+        batches = []
+        for _, same in itertools.groupby(loaded, key=lambda each: each[1].crops):
+            names, parts = zip(*same, strict=True)
+            batches.append((list(names), _with_every_crop(parts, regressor.device)))
+        return batches
+
     scores: dict[str, float] = {}
-    for first in range(0, len(video_ids), _VIDEOS_AT_ONCE):
-        batch = video_ids[first : first + _VIDEOS_AT_ONCE]
-        prediction = _predict(regressor, _with_every_crop([videos[video_id] for video_id in batch], regressor))
-        scores.update(zip(batch, prediction.score.tolist(), strict=True))
+    for batches in prefetched(prepare, _in_pieces(video_ids)):
+        for names, batch in batches:
+            scores.update(zip(names, _predict(regressor, batch).score.tolist(), strict=True))
     return scores
+
+
+def check_shapes(regressor: Regressor, video: LoadedVideo) -> None:
+    """Make sure that a regressor was made for such features.
+
+    Raises:
+        RegressorFolderError: It was not.
+    """
+    if (regressor.resize_shape, regressor.crop_shape) != (video.resize_shape, video.crop_shape):
+        raise RegressorFolderError(
+            f"The regressor was trained on features of shapes {regressor.resize_shape} and {regressor.crop_shape}, "
+            f"but these are {video.resize_shape} and {video.crop_shape}.",
+            "Extract the video with the recipe that is stored beside the regressor.",
+        )
 
 
 @torch.no_grad()
@@ -87,15 +120,10 @@ def _predict(regressor: Regressor, batch: VideoBatch) -> Prediction:
     return prediction
 
 
-def _with_every_crop(videos: Sequence[LoadedVideo], regressor: Regressor) -> VideoBatch:
-    """Return the videos with all their crops, on the regressor's device."""
-    return collate(videos, [range(video.crops) for video in videos], regressor.slope.device)
+def _with_every_crop(videos: Sequence[LoadedVideo], device: torch.device) -> VideoBatch:
+    return collate(videos, [range(video.crops) for video in videos], device)
 
 
-def _check_shapes(regressor: Regressor, video: LoadedVideo) -> None:
-    if (regressor.resize_shape, regressor.crop_shape) != (video.resize_shape, video.crop_shape):
-        raise RegressorFolderError(
-            f"The regressor was trained on features of shapes {regressor.resize_shape} and {regressor.crop_shape}, "
-            f"but these are {video.resize_shape} and {video.crop_shape}.",
-            "Extract the video with the recipe that is stored beside the regressor.",
-        )
+def _in_pieces(video_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(video_ids), _VIDEOS_AT_ONCE):
+        yield video_ids[first : first + _VIDEOS_AT_ONCE]

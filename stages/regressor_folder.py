@@ -9,7 +9,6 @@ import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,26 @@ from safetensors.torch import load_file, save_file
 
 from diffvqa.cache.atomic import reporting_output_errors
 from diffvqa.cache.errors import OutputError
+from diffvqa.stages.calibration import Calibration
 from diffvqa.stages.errors import RegressorFolderError
 from diffvqa.stages.metrics import Metrics
-from diffvqa.stages.regressor import BranchShape, Regressor
+from diffvqa.stages.prediction import CalibratedRegressor
+from diffvqa.stages.regressor import Regressor
+from diffvqa.stages.software import installed_versions
+from diffvqa.stages.splits import Split
+from diffvqa.stages.splits_file import write_splits
 from diffvqa.stages.train_recipe import TrainRecipe
-from diffvqa.stages.training import CrossValidation
+from diffvqa.stages.training import CrossValidation, TrainedSplit
+from diffvqa.stages.training_data import BranchShape
 
 MODEL_FILE = "model.json"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.csv"
 CURVES_FILE = "curves.csv"
+CURVES_FOLDER = "tensorboard"
+SPLITS_FILE = "splits.csv"
 _FORMAT = 1
-_SOFTWARE = ("diffvqa", "torch", "numpy", "scipy")
+_SOFTWARE = ("diffvqa", "torch", "accelerate", "numba", "numpy", "scipy")
 _TRAIN_AGAIN = "Run 'diffvqa train' again."
 
 
@@ -39,15 +46,32 @@ class LoadedRegressors:
 
     Attributes:
         regressors: One per split, in evaluation mode, on the CPU.
+        calibrations: One per regressor: by data set, the line to its label scale.
         recipe: They were trained with.
         extract: What was given as ``extract`` on saving.
-        label: What was given as ``label`` on saving.
+        labels: What was given as ``labels`` on saving: by data set, what its scores are.
     """
 
     regressors: tuple[Regressor, ...]
+    calibrations: tuple[dict[str, Calibration], ...]
     recipe: TrainRecipe
     extract: dict[str, Any]
-    label: dict[str, str]
+    labels: dict[str, dict[str, str]]
+
+    def calibrated(self, dataset: str | None = None) -> tuple[CalibratedRegressor, ...]:
+        """Return the regressors on the label scale of a data set they were trained on, the first when None.
+
+        Raises:
+            RegressorFolderError: They were not trained on it.
+        """
+        name = next(iter(self.labels)) if dataset is None else dataset
+        if name not in self.labels:
+            known = ", ".join(self.labels)
+            raise RegressorFolderError(f"The model has no scale '{name}'.", f"It was trained on: {known}.")
+        return tuple(
+            CalibratedRegressor(regressor, lines[name])
+            for regressor, lines in zip(self.regressors, self.calibrations, strict=True)
+        )
 
 
 def save_regressors(
@@ -56,7 +80,7 @@ def save_regressors(
     *,
     train_recipe: TrainRecipe,
     extract: Mapping[str, Any],
-    label: Mapping[str, str],
+    labels: Mapping[str, Mapping[str, str]],
     notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write a trained model; a former one in the same place is replaced only when the new one is complete.
@@ -66,7 +90,7 @@ def save_regressors(
         result: Of the training.
         train_recipe: It was trained with.
         extract: How its features were made, as JSON; given back unchanged on loading.
-        label: What the scores are; given back unchanged on loading.
+        labels: By data set, in the order of ``result.datasets``, what its scores are; given back unchanged on loading.
         notes: Further text files, name to content.
 
     Raises:
@@ -78,7 +102,7 @@ def save_regressors(
     try:
         with reporting_output_errors(folder):
             unfinished.mkdir(parents=True)
-            _write(unfinished, result, train_recipe, extract, label)
+            _write(unfinished, result, train_recipe, extract, labels)
             for name, text in (notes or {}).items():
                 (unfinished / name).write_text(text, encoding="utf-8")
             _replace(folder, unfinished)
@@ -102,62 +126,116 @@ def load_regressors(folder: Path) -> LoadedRegressors:
         recipe = TrainRecipe.model_validate(stored["train"])
         shapes = [_shape_from(stored["shapes"][view]) for view in ("resize", "crop")]
         regressors = []
-        for index in range(len(stored["splits"])):
+        for split in stored["splits"]:
             regressor = Regressor(recipe, *shapes)
-            regressor.load_state_dict(load_file(folder / _weights_file(index)))
+            regressor.load_state_dict(load_file(folder / split["weights"]))
             regressors.append(regressor.eval())
-        return LoadedRegressors(tuple(regressors), recipe, stored["extract"], stored["label"])
+        lines = [
+            {name: Calibration(**line) for name, line in split["calibrations"].items()} for split in stored["splits"]
+        ]
+        return LoadedRegressors(tuple(regressors), tuple(lines), recipe, stored["extract"], stored["labels"])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise RegressorFolderError(f"{folder} is damaged: {first_line}.", _TRAIN_AGAIN) from error
 
 
+def read_test_predictions(folder: Path, dataset: str) -> list[dict[str, tuple[float, float]]]:
+    """Return, for each split, (true, predicted) of the videos of a data set that the split tested on, by id.
+
+    Raises:
+        RegressorFolderError: They are not there or damaged.
+    """
+    try:
+        splits: dict[int, dict[str, tuple[float, float]]] = {}
+        with (folder / PREDICTIONS_FILE).open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["dataset"] == dataset:
+                    pair = float(row["true"]), float(row["predicted"])
+                    splits.setdefault(int(row["split"]), {})[row["video_id"]] = pair
+        return list(splits.values())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RegressorFolderError(f"{folder / PREDICTIONS_FILE} is damaged: {error}.", _TRAIN_AGAIN) from error
+
+
 def _write(
-    folder: Path, result: CrossValidation, recipe: TrainRecipe, extract: Mapping[str, Any], label: Mapping[str, str]
+    folder: Path,
+    result: CrossValidation,
+    recipe: TrainRecipe,
+    extract: Mapping[str, Any],
+    labels: Mapping[str, Mapping[str, str]],
 ) -> None:
-    for index, trained in enumerate(result.splits):
+    for trained in result.splits:
         save_file(
             {name: tensor.cpu().contiguous() for name, tensor in trained.regressor.state_dict().items()},
-            folder / _weights_file(index),
+            folder / _weights_file(trained.split),
         )
+        _write_tensorboard(folder / CURVES_FOLDER / _name_of(trained.split), trained)
     first = result.splits[0].regressor
     model = {
         "format": _FORMAT,
         "train": recipe.model_dump(),
         "shapes": {"resize": asdict(first.resize_shape), "crop": asdict(first.crop_shape)},
         "extract": dict(extract),
-        "label": dict(label),
-        "splits": [asdict(trained.split) for trained in result.splits],
-        "software": {name: version(name) for name in _SOFTWARE},
-    }
-    metrics = {
-        "label": dict(label),
-        "median": _finite(result.median()),
+        "labels": {name: dict(labels[name]) for name in result.datasets},
         "splits": [
             {
-                "best_epoch": trained.best_epoch,
-                "test": _finite(trained.test),
-                "validation": _finite(trained.validation),
+                "name": _name_of(trained.split),
+                "weights": _weights_file(trained.split),
+                "best_epoch": trained.fitted.best_epoch,
+                "calibrations": {name: asdict(line) for name, line in trained.calibrations.items()},
             }
             for trained in result.splits
         ],
+        "software": installed_versions(_SOFTWARE),
+    }
+    metrics = {
+        name: {
+            "label": dict(labels[name]),
+            "median": _finite(result.median(name)),
+            "splits": [
+                {"test": _finite(trained.test[name]), "validation": _finite(trained.validation[name])}
+                for trained in result.splits
+            ],
+        }
+        for name in result.datasets
     }
     for name, content in ((MODEL_FILE, model), (METRICS_FILE, metrics)):
         (folder / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_splits(folder / SPLITS_FILE, [trained.split for trained in result.splits])
     _write_csv(
         folder / PREDICTIONS_FILE,
-        ("split", "video_id", "true", "predicted"),
+        ("split", "dataset", "video_id", "true", "predicted"),
         (
-            (index, video_id, repr(trained.test_true[video_id]), repr(predicted))
-            for index, trained in enumerate(result.splits)
+            (trained.split.index, dataset, video_id, repr(trained.test_true[video_id]), repr(predicted))
+            for trained in result.splits
             for video_id, predicted in trained.test_predicted.items()
+            for dataset in (trained.test_datasets[video_id],)
         ),
     )
     _write_csv(
         folder / CURVES_FILE,
         ("split", "epoch", "learning_rate", "train_loss", "validation_srcc", "validation_plcc"),
-        ((index, *asdict(record).values()) for index, trained in enumerate(result.splits) for record in trained.curve),
+        (
+            (trained.split.index, *asdict(record).values())
+            for trained in result.splits
+            for record in trained.fitted.curve
+        ),
     )
+
+
+def _write_tensorboard(folder: Path, trained: TrainedSplit) -> None:
+    """Write a split's training curve and test figures for TensorBoard."""
+    from tensorboardX import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        for record in trained.fitted.curve:
+            for name, value in asdict(record).items():
+                if name != "epoch" and math.isfinite(value):
+                    writer.add_scalar(name, value, record.epoch)
+        for dataset, metrics in trained.test.items():
+            for name, value in asdict(metrics).items():
+                if isinstance(value, float) and math.isfinite(value):
+                    writer.add_scalar(f"test/{dataset}/{name}", value, trained.fitted.best_epoch)
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -193,8 +271,12 @@ def _is_empty(folder: Path) -> bool:
     return next(folder.iterdir(), None) is None
 
 
-def _weights_file(index: int) -> str:
-    return f"split-{index:02d}.safetensors"
+def _name_of(split: Split) -> str:
+    return split.name or f"split-{split.index}"
+
+
+def _weights_file(split: Split) -> str:
+    return f"split-{split.index:02d}.safetensors"
 
 
 def _shape_from(stored: Mapping[str, Any]) -> BranchShape:

@@ -1,8 +1,8 @@
-"""What the regressor is fed: cached features of videos, held in memory once and put together into batches."""
+"""What the regressor is fed: cached features of videos, as tensors, and batches of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffvqa.stages.errors import TrainingDataError
+from diffvqa.stages.standardisation import ChannelMoments
 
 _PARTS = ("latent", "multiscale", "frames")
 _VIEWS = ("resize", "crop")
@@ -24,14 +25,16 @@ class VideoSample:
     """A video with its label.
 
     Attributes:
-        video_id: Key of its features.
+        video_id: Key of its features, unique over all data sets that are trained on together.
         score: Its MOS, on the label's own scale, finite.
         group: The content it shows; videos of one group never stand on both sides of a split.
+        dataset: Whose scale the score is on; scores of different data sets are never compared.
     """
 
     video_id: str
     score: float
     group: str
+    dataset: str = ""
 
 
 class FeatureSource(Protocol):
@@ -96,19 +99,24 @@ class VideoBatch:
 
 
 @dataclass(frozen=True)
-class ChannelStatistics:
-    """Mean and standard deviation of each channel of an input, (C,) float32 both."""
+class BranchMoments:
+    """Moments of the inputs of one branch, over all places, frames, crops and videos."""
 
-    mean: Tensor
-    std: Tensor
+    latent: ChannelMoments
+    multiscale: ChannelMoments
 
+    @classmethod
+    def of(cls, view: BranchInput) -> BranchMoments:
+        """Return the moments of one video's view, any leading axes."""
+        return cls(ChannelMoments.of(view.latent), ChannelMoments.of(view.multiscale))
 
-@dataclass(frozen=True)
-class BranchStatistics:
-    """Statistics that the inputs of one branch are standardised with."""
-
-    latent: ChannelStatistics
-    multiscale: ChannelStatistics
+    @classmethod
+    def combined(cls, moments: Sequence[BranchMoments]) -> BranchMoments:
+        """Return the moments of several videos together."""
+        return cls(
+            ChannelMoments.combined([each.latent for each in moments]),
+            ChannelMoments.combined([each.multiscale for each in moments]),
+        )
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,15 @@ class LoadedVideo:
         return len(self.crop.latent)
 
     @property
+    def size(self) -> int:
+        """Bytes it takes up in memory."""
+        return sum(part.nbytes for view in (self.resize, self.crop) for part in view.parts())
+
+    def moments(self) -> dict[str, BranchMoments]:
+        """Return the moments of ``resize`` and ``crop``."""
+        return {"resize": BranchMoments.of(self.resize), "crop": BranchMoments.of(self.crop)}
+
+    @property
     def resize_shape(self) -> BranchShape:
         """Shapes of the resized view."""
         return _shape_of(self.resize)
@@ -142,27 +159,6 @@ class LoadedVideo:
     def crop_shape(self) -> BranchShape:
         """Shapes of a crop."""
         return _shape_of(self.crop)
-
-
-def load_videos(features: FeatureSource, video_ids: Iterable[str]) -> dict[str, LoadedVideo]:
-    """Read the features of every video into memory, in the precision they are stored in.
-
-    Raises:
-        TrainingDataError: A video's features are incomplete, not finite, or of another shape than the first one's.
-    """
-    videos: dict[str, LoadedVideo] = {}
-    for video_id in video_ids:
-        video = load_video(features[video_id], video_id)
-        first = next(iter(videos.values()), video)
-        for name in ("resize_shape", "crop_shape", "crops"):
-            expected, found = getattr(first, name), getattr(video, name)
-            if expected != found:
-                raise TrainingDataError(
-                    f"The features of '{video_id}' differ from the others: {name} is {found}, not {expected}.",
-                    "Use features that were all extracted with one recipe.",
-                )
-        videos[video_id] = video
-    return videos
 
 
 def load_video(arrays: Mapping[str, NDArray[Any]], video_id: str) -> LoadedVideo:
@@ -206,57 +202,37 @@ def collate(videos: Sequence[LoadedVideo], crops: Sequence[Sequence[int]], devic
     """
     longest = max(video.frames for video in videos)
     mask = torch.tensor([[frame < video.frames for frame in range(longest)] for video in videos])
-    chosen = [_choose(video.crop, indices) for video, indices in zip(videos, crops, strict=True)]
+    whole = [[video.resize] for video in videos]
+    chosen = [[_crop(video.crop, number) for number in numbers] for video, numbers in zip(videos, crops, strict=True)]
     return VideoBatch(
-        resize=_stack([video.resize for video in videos], longest, device),
-        crop=_stack(chosen, longest, device),
-        frame_mask=mask.to(device),
+        resize=BranchInput(*(_move(part.squeeze(1), device) for part in _stacked(whole, longest))),
+        crop=BranchInput(*(_move(part, device) for part in _stacked(chosen, longest))),
+        frame_mask=_move(mask, device),
     )
 
 
-def input_statistics(views: Sequence[BranchInput]) -> BranchStatistics:
-    """Return the statistics of each channel over all places, frames, crops and videos.
-
-    Args:
-        views: The same view of every video of the training part, any leading axes.
-    """
-    return BranchStatistics(
-        latent=_channel_statistics([view.latent for view in views]),
-        multiscale=_channel_statistics([view.multiscale for view in views]),
-    )
+def _crop(crops: BranchInput, number: int) -> BranchInput:
+    return BranchInput(*(part[number] for part in crops.parts()))
 
 
-def _channel_statistics(parts: Sequence[Tensor]) -> ChannelStatistics:
-    """Combine the moments of each part, so that no part is held in memory in a higher precision than it has."""
-    moments = [
-        torch.var_mean(part.float().flatten(0, -4).transpose(0, 1).flatten(1), 1, correction=0) for part in parts
-    ]
-    counts = torch.tensor([part.numel() // part.shape[-3] for part in parts], dtype=torch.float64)
-    shares = (counts / counts.sum())[:, None]
-    variances, means = (torch.stack(each).double() for each in zip(*moments, strict=True))
-    mean = (shares * means).sum(0)
-    variance = (shares * (variances + (means - mean) ** 2)).sum(0)
-    return ChannelStatistics(mean.float(), variance.sqrt().float())
+def _stacked(views: Sequence[Sequence[BranchInput]], frames: int) -> list[Tensor]:
+    """Copy each part of B x K views (F, ...) to (B, K, frames, ...), with zeros after a video's last frame."""
+    first = views[0][0]
+    stacked = []
+    for number, example in enumerate(first.parts()):
+        target = example.new_empty((len(views), len(views[0]), frames, *example.shape[1:]))
+        for row, crops in zip(target, views, strict=True):
+            for place, crop in zip(row, crops, strict=True):
+                part = crop.parts()[number]
+                place[: len(part)] = part
+                place[len(part) :] = 0
+        stacked.append(target)
+    return stacked
 
 
-def _choose(crops: BranchInput, indices: Sequence[int]) -> BranchInput:
-    return BranchInput(*(part[list(indices)] for part in crops.parts()))
-
-
-def _stack(views: Sequence[BranchInput], frames: int, device: torch.device) -> BranchInput:
-    latent, multiscale, pictures = (
-        torch.stack([_pad(part, frames) for part in same])
-        for same in zip(*(view.parts() for view in views), strict=True)
-    )
-    return BranchInput(latent.to(device), multiscale.to(device), pictures.to(device))
-
-
-def _pad(part: Tensor, frames: int) -> Tensor:
-    """Append zeros to the axis of the frames, the fourth from the end."""
-    missing = frames - part.shape[-4]
-    if missing == 0:
-        return part
-    return torch.cat([part, part.new_zeros(*part.shape[:-4], missing, *part.shape[-3:])], dim=-4)
+def _move(part: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device; from pinned memory, so that a GPU computes meanwhile."""
+    return part.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else part.to(device)
 
 
 def _shape_of(view: BranchInput) -> BranchShape:

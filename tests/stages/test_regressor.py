@@ -8,22 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
+from diffvqa.stages.dff import DiffusionFeatureFusion
 from diffvqa.stages.errors import TrainingDataError
-from diffvqa.stages.regressor import (
-    BranchInput,
-    BranchShape,
-    DiffusionFeatureFusion,
-    FrameFeatureFusion,
-    Prediction,
-    QualityHead,
-    Regressor,
-    TemporalCoherenceAugmentation,
-    TemporalDifference,
-    VideoBatch,
-)
-from diffvqa.stages.train_recipe import TrainRecipe
-from diffvqa.stages.training_data import input_statistics
+from diffvqa.stages.fff import FrameFeatureFusion
+from diffvqa.stages.quality_head import QualityHead
+from diffvqa.stages.regressor import Prediction, Regressor
+from diffvqa.stages.tcab import TemporalCoherenceAugmentation
+from diffvqa.stages.tdm import TemporalDifference
+from diffvqa.stages.train_recipe import TrainRecipe, ablations
+from diffvqa.stages.training_data import BranchInput, BranchMoments, BranchShape, VideoBatch
 
 SHAPE = BranchShape(latent=(3, 8, 8), multiscale=(5, 4, 4), frame_size=16)
 RECIPE = TrainRecipe(width=4, tcab_patch=8, tcab_width=4, tcab_state=2, head_width=8)
@@ -54,6 +49,10 @@ def random_batch(videos: int, frames: int, crops: int, seed: int = 1) -> VideoBa
     torch.manual_seed(seed)
     mask = torch.ones(videos, frames, dtype=torch.bool)
     return VideoBatch(random_view(videos, frames), random_view(videos, crops, frames), mask)
+
+
+def moments_of(batch: VideoBatch) -> dict[str, BranchMoments]:
+    return {"resize": BranchMoments.of(batch.resize), "crop": BranchMoments.of(batch.crop)}
 
 
 def take(view: BranchInput, *index: slice | int) -> BranchInput:
@@ -88,7 +87,6 @@ def test_padding_a_video_does_not_change_it(seed: int, frames: int, padding: int
 def test_weights_sum_to_one_and_weigh_the_frames_qualities() -> None:
     regressor, batch = make_regressor(), random_batch(3, 4, 1)
     batch.frame_mask[1, 2:] = False
-    regressor.set_calibration(3.0, 20.0)
     found = run(regressor, batch)
     assert torch.allclose(found.frame_weight.sum(1), torch.ones(3))
     assert torch.allclose((found.frame_weight * found.frame_quality).sum(1), found.score, atol=1e-4)
@@ -104,16 +102,6 @@ def test_the_prediction_is_the_mean_over_the_crops() -> None:
     assert not torch.allclose(each[0].score, each[1].score)
 
 
-def test_calibration_is_a_line_on_scores_and_frames() -> None:
-    regressor, batch = make_regressor(), random_batch(2, 3, 2)
-    raw = run(regressor, batch)
-    regressor.set_calibration(-2.0, 5.0)
-    found = run(regressor, batch)
-    assert torch.allclose(found.score, 5.0 - 2.0 * raw.score, atol=1e-5)
-    assert torch.allclose(found.frame_quality, 5.0 - 2.0 * raw.frame_quality, atol=1e-5)
-    assert torch.equal(found.frame_weight, raw.frame_weight)
-
-
 @pytest.mark.parametrize("view", ["resize", "crop"])
 @pytest.mark.parametrize("part", ["latent", "multiscale", "frames"])
 def test_every_input_has_an_effect(view: str, part: str) -> None:
@@ -124,11 +112,13 @@ def test_every_input_has_an_effect(view: str, part: str) -> None:
     assert not torch.allclose(run(regressor, changed).score, run(regressor, batch).score)
 
 
-def test_every_parameter_learns() -> None:
-    regressor, batch = make_regressor(recipe=RECIPE.model_copy(update={"width": 16})), random_batch(3, 3, 1)
+@pytest.mark.parametrize("variant", ablations(RECIPE))
+def test_every_parameter_learns(variant: str) -> None:
+    recipe = ablations(RECIPE.model_copy(update={"width": 16}))[variant]
+    regressor, batch = make_regressor(recipe=recipe), random_batch(3, 3, 1)
     regressor(batch).score.square().sum().backward()
     gradients = {name: parameter.grad for name, parameter in regressor.named_parameters()}
-    del gradients["head.weight.4.bias"]  # the softmax is blind to it
+    gradients.pop("head.weight.4.bias", None)  # the softmax is blind to it
     assert [name for name, grad in gradients.items() if grad is None or not grad.isfinite().all()] == []
     assert [name for name, grad in gradients.items() if grad is not None and grad.eq(0).all()] == []
 
@@ -137,8 +127,8 @@ def test_inputs_are_standardised_with_stored_statistics() -> None:
     batch = random_batch(4, 3, 2)
     shifted = BranchInput(batch.resize.latent * 64, batch.resize.multiscale * 64 - 99, batch.resize.frames)
     regressor, moved = make_regressor(), make_regressor()
-    regressor.set_input_statistics(input_statistics([batch.resize]), input_statistics([batch.crop]))
-    moved.set_input_statistics(input_statistics([shifted]), input_statistics([batch.crop]))
+    regressor.set_input_statistics(moments_of(batch))
+    moved.set_input_statistics(moments_of(replace(batch, resize=shifted)))
     found = run(moved, replace(batch, resize=shifted)).score
     assert torch.allclose(found, run(regressor, batch).score, atol=1e-3)  # float16 inputs
     assert not torch.allclose(found, run(make_regressor(), replace(batch, resize=shifted)).score, atol=1e-2)
@@ -152,40 +142,57 @@ def test_a_channel_that_never_varies_does_no_harm() -> None:
     batch = random_batch(2, 2, 1)
     batch.resize.latent[:, :, 1] = 4.0
     regressor = make_regressor()
-    regressor.set_input_statistics(input_statistics([batch.resize]), input_statistics([batch.crop]))
+    regressor.set_input_statistics(moments_of(batch))
     assert run(regressor, batch).score.isfinite().all()
 
 
-def test_statistics_are_those_of_all_values_of_a_channel() -> None:
+def test_moments_of_parts_combine_to_those_of_all_values_of_a_channel() -> None:
     views = [random_view(2), random_view(3, 4)]
-    found = input_statistics(views)
-    latents = torch.cat([view.latent.float().reshape(-1, *SHAPE.latent) for view in views])
+    found = BranchMoments.combined([BranchMoments.of(view) for view in views])
+    latents = torch.cat([view.latent.double().reshape(-1, *SHAPE.latent) for view in views])
+    assert found.latent.count == latents[:, 0].numel()
     assert torch.allclose(found.latent.mean, latents.mean((0, 2, 3)), atol=1e-5)
-    assert torch.allclose(found.latent.std, latents.std((0, 2, 3), correction=0), atol=1e-5)
+    assert torch.allclose(found.latent.variance, latents.var((0, 2, 3), correction=0), atol=1e-5)
 
 
 def test_the_first_frames_difference_is_zero() -> None:
     fused = torch.randn(2, 4, 3, 5, 5)
-    found = TemporalDifference()(fused)
+    found = TemporalDifference(3)(fused)
     assert torch.equal(found[:, :, :3], fused)
     assert found[:, 0, 3:].eq(0).all()
     assert torch.equal(found[:, 1:, 3:], fused[:, 1:] - fused[:, :-1])
+    assert torch.equal(TemporalDifference(3, enabled=False)(fused), fused)
 
 
-def test_fff_looks_one_frame_around() -> None:
+@pytest.mark.parametrize("enabled", [True, False])
+def test_fff_is_read_out_per_frame(enabled: bool) -> None:
     torch.manual_seed(0)
-    module, maps = FrameFeatureFusion(2, 3), torch.randn(1, 6, 2, 4, 4)
+    module, maps = FrameFeatureFusion(2, (5, 4), 3, enabled=enabled), torch.randn(1, 6, 2, 5, 4)
     changed = maps.clone()
     changed[:, 3] *= 2
-    mask = torch.ones(1, 6, dtype=torch.bool)
-    differs = (module(maps, mask) != module(changed, mask)).any(-1)[0]
-    assert differs.tolist() == [False, False, True, True, True, False]
+    assert module(maps).shape == (1, 6, module.width)
+    differs = (module(maps) != module(changed)).any(-1)[0]
+    assert differs.tolist() == [False, False, False, True, False, False]
+
+
+def test_dff_is_the_convolution_over_the_concatenation() -> None:
+    """The literal form: F_MS adjusted and repeated over the latent's grid, concatenated, then one convolution."""
+    torch.manual_seed(0)
+    module = DiffusionFeatureFusion(BranchShape((3, 32, 32), (5, 8, 8), 16), width=4)
+    latent, multiscale = torch.randn(2, 3, 32, 32), torch.randn(2, 5, 8, 8)
+    adjusted = F.gelu(module.adjust(multiscale)).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    spread = module.conv_multiscale.weight.expand(-1, -1, 4, 4) / 16
+    weight = torch.cat([module.conv_latent.weight, spread], dim=1)
+    fused = F.gelu(F.conv2d(torch.cat([latent, adjusted], dim=1), weight, module.conv_latent.bias, stride=4))
+    fused = fused * module.channel_attention(fused)
+    assert torch.allclose(module(latent, multiscale), fused * module.spatial_attention(fused), atol=1e-5)
 
 
 @pytest.mark.parametrize(("latent", "grid"), [((3, 32, 32), (8, 8)), ((4, 8, 8), (8, 8)), ((2, 5, 7), (5, 7))])
 def test_dff_lies_on_a_small_grid_whatever_the_features(latent: tuple[int, int, int], grid: tuple[int, int]) -> None:
-    module = DiffusionFeatureFusion(BranchShape(latent, (6, 3, 3), 16), width=4)
-    assert module(torch.randn(2, *latent), torch.randn(2, 6, 3, 3)).shape == (2, 4, *grid)
+    for enabled in (True, False):
+        module = DiffusionFeatureFusion(BranchShape(latent, (6, 3, 3), 16), width=4, enabled=enabled)
+        assert module(torch.randn(2, *latent), torch.randn(2, 6, 3, 3)).shape == (2, 4, *grid)
 
 
 def test_tcab_cuts_frames_into_patches() -> None:

@@ -2,25 +2,28 @@ from __future__ import annotations
 
 import csv
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from stage_two_material import RECIPE as SMALL
+from stage_two_material import make_features, make_material
+from tensorboardX.proto.event_pb2 import Event
 
 from diffvqa.cache.errors import OutputError
 from diffvqa.stages import regressor_folder
 from diffvqa.stages.errors import RegressorFolderError
-from diffvqa.stages.regressor_folder import load_regressors, save_regressors
-from diffvqa.stages.train_recipe import TrainRecipe
-from diffvqa.stages.training import CrossValidation, VideoSample, predict, train_all
+from diffvqa.stages.prediction import predict
+from diffvqa.stages.regressor_folder import load_regressors, read_test_predictions, save_regressors
+from diffvqa.stages.splits_file import read_splits
+from diffvqa.stages.training import CrossValidation, train_all
 
-RECIPE = TrainRecipe(splits=2, epochs=1, batch_size=4, width=4, tcab_patch=8, tcab_width=4, tcab_state=2, head_width=8)
+RECIPE = SMALL.model_copy(update={"epochs": 1})
 EXTRACT = {"recipe": {"model": "nano", "frames": 2}, "fingerprint": {"weights": "abc"}}
-LABEL = {"name": "MOS", "note": "1 to 5"}
+LABELS = {"": {"name": "MOS", "note": "1 to 5"}}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,27 +34,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def make_features(seed: int) -> dict[str, NDArray[Any]]:
-    rng = np.random.default_rng(seed)
-    arrays: dict[str, NDArray[Any]] = {}
-    for view, leading in (("resize", (2,)), ("crop", (2, 2))):
-        arrays[f"{view}/latent"] = rng.normal(size=(*leading, 3, 8, 8)).astype(np.float16)
-        arrays[f"{view}/multiscale"] = rng.normal(size=(*leading, 5, 4, 4)).astype(np.float16)
-        arrays[f"{view}/frames"] = rng.integers(0, 256, (*leading, 8, 8, 3), np.uint8)
-    return arrays
-
-
 @pytest.fixture(scope="module")
 def trained() -> CrossValidation:
-    features = {f"v,{n}": make_features(n) for n in range(8)}  # a comma in an id must not break the tables
-    samples = [VideoSample(video_id, float(n), f"g{n}") for n, video_id in enumerate(features)]
-    return train_all(features, samples, RECIPE, torch.device("cpu"))
+    data = make_material(8, frames=2, prefix="v,")  # a comma in an id must not break the tables
+    return train_all(data.features, data.samples, data.splits(RECIPE), RECIPE)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, trained: CrossValidation) -> Path:
     path = tmp_path / "runs" / "model"
-    save_regressors(path, trained, train_recipe=RECIPE, extract=EXTRACT, label=LABEL)
+    save_regressors(path, trained, train_recipe=RECIPE, extract=EXTRACT, labels=LABELS)
     return path
 
 
@@ -61,11 +53,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_model_read_back_predicts_the_same(folder: Path, trained: CrossValidation) -> None:
     loaded = load_regressors(folder)
-    assert (loaded.recipe, loaded.extract, loaded.label) == (RECIPE, EXTRACT, LABEL)
+    assert (loaded.recipe, loaded.extract, loaded.labels) == (RECIPE, EXTRACT, LABELS)
     assert not any(regressor.training for regressor in loaded.regressors)
-    features = make_features(77)
-    expected = predict([split.regressor for split in trained.splits], features)
-    found = predict(loaded.regressors, features)
+    features = make_features(77, 0.5)
+    expected = predict([split.calibrated() for split in trained.splits], features)
+    found = predict(loaded.calibrated(), features)
     assert (found.score, found.score_std) == (expected.score, expected.score_std)
     assert np.array_equal(found.frame_quality, expected.frame_quality)
     assert np.array_equal(found.frame_weight, expected.frame_weight)
@@ -81,7 +73,7 @@ def test_the_tables_hold_every_prediction_and_epoch(folder: Path, trained: Cross
     ]
     with (folder / "curves.csv").open(newline="") as file:
         curve = list(csv.DictReader(file))
-    assert [float(row["train_loss"]) for row in curve] == [split.curve[0].train_loss for split in trained.splits]
+    assert [float(row["train_loss"]) for row in curve] == [split.fitted.curve[0].train_loss for split in trained.splits]
 
 
 def test_metrics_and_splits_are_strict_json(folder: Path, trained: CrossValidation) -> None:
@@ -89,16 +81,52 @@ def test_metrics_and_splits_are_strict_json(folder: Path, trained: CrossValidati
         raise AssertionError(constant)
 
     stored = json.loads((folder / "metrics.json").read_text(), parse_constant=refuse)
-    assert stored["splits"][1]["test"]["n"] == trained.splits[1].test.n
+    assert stored[""]["splits"][1]["test"]["n"] == trained.splits[1].test[""].n
     model = json.loads((folder / "model.json").read_text(), parse_constant=refuse)
-    assert model["splits"][0]["test"] == list(trained.splits[0].split.test)
+    assert [split["name"] for split in model["splits"]] == ["split-0", "split-1"]
     assert set(model["software"]) >= {"diffvqa", "torch", "numpy"}
 
 
 def test_nothing_but_the_model_is_left_beside_it(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
-    suffixes = {path.suffix for path in folder.iterdir()}
+    suffixes = {path.suffix for path in folder.iterdir() if path.is_file()}
     assert suffixes == {".safetensors", ".json", ".csv"}
+
+
+def test_the_splits_can_be_given_to_another_training(folder: Path, trained: CrossValidation) -> None:
+    assert read_splits(folder / "splits.csv").splits == tuple(one.split for one in trained.splits)
+
+
+def test_test_predictions_are_read_back_by_split(folder: Path, trained: CrossValidation) -> None:
+    found = read_test_predictions(folder, "")
+    assert [set(split) for split in found] == [set(split.test_true) for split in trained.splits]
+    for split, pairs in zip(trained.splits, found, strict=True):
+        for video_id, (true, predicted) in pairs.items():
+            assert (true, predicted) == (split.test_true[video_id], split.test_predicted[video_id])
+
+
+def test_the_curves_are_there_for_tensorboard(folder: Path, trained: CrossValidation) -> None:
+    for split in trained.splits:
+        (file,) = (folder / "tensorboard" / split.split.name).glob("events.out.tfevents.*")
+        found: dict[tuple[str, int], float] = {}
+        for content in read_records(file):
+            event = Event.FromString(content)
+            found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        assert found["train_loss", 0] == pytest.approx(split.fitted.curve[0].train_loss, rel=1e-6)
+
+
+def read_records(file: Path) -> Iterator[bytes]:
+    """TensorFlow's record format: length, its checksum, content, its checksum."""
+    content, at = file.read_bytes(), 0
+    while at < len(content):
+        (length,) = struct.unpack_from("<Q", content, at)
+        yield content[at + 12 : at + 12 + length]
+        at += 16 + length
+
+
+def test_a_scale_that_the_model_does_not_have_is_refused(folder: Path) -> None:
+    with pytest.raises(RegressorFolderError, match="has no scale 'x'"):
+        load_regressors(folder).calibrated("x")
 
 
 @pytest.mark.parametrize("broken", ["_write_csv", "save_file"])
@@ -112,7 +140,7 @@ def test_an_interrupted_save_leaves_the_former_model(
 
     monkeypatch.setattr(regressor_folder, broken, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        save_regressors(folder, trained, train_recipe=RECIPE, extract={}, label={})
+        save_regressors(folder, trained, train_recipe=RECIPE, extract={}, labels=LABELS)
     assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
@@ -129,13 +157,13 @@ def test_a_save_that_cannot_be_moved_into_place_leaves_the_former_model(
 
     monkeypatch.setattr(Path, "rename", fail_on_the_new_one)
     with pytest.raises(OutputError):
-        save_regressors(folder, trained, train_recipe=RECIPE, extract={}, label={})
+        save_regressors(folder, trained, train_recipe=RECIPE, extract={}, labels=LABELS)
     assert contents(folder) == before
 
 
 def test_a_new_model_replaces_the_former_one_whole(folder: Path, trained: CrossValidation) -> None:
     one = CrossValidation(trained.splits[:1])
-    save_regressors(folder, one, train_recipe=RECIPE, extract={"recipe": {}}, label=LABEL)
+    save_regressors(folder, one, train_recipe=RECIPE, extract={"recipe": {}}, labels=LABELS)
     assert len(load_regressors(folder).regressors) == 1
     assert not (folder / "split-01.safetensors").exists()
 
@@ -143,7 +171,7 @@ def test_a_new_model_replaces_the_former_one_whole(folder: Path, trained: CrossV
 def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path, trained: CrossValidation) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputError, match="holds no trained model"):
-        save_regressors(tmp_path, trained, train_recipe=RECIPE, extract={}, label={})
+        save_regressors(tmp_path, trained, train_recipe=RECIPE, extract={}, labels=LABELS)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 

@@ -1,0 +1,85 @@
+"""Standardisation of the regressor's inputs, with statistics of the training part that are put together per video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_SMALLEST_STD = 1e-6
+
+
+@dataclass(frozen=True)
+class ChannelMoments:
+    """Moments of each of C channels over some places; those of several videos combine exactly.
+
+    Attributes:
+        count: Values per channel.
+        mean: (C,) float64.
+        variance: (C,) float64, population.
+    """
+
+    count: int
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, part: Tensor) -> ChannelMoments:
+        """Return the moments of (..., C, h, w) over all axes but the channels."""
+        channels = part.shape[-3]
+        # One channel at a time in memory order: a whole part in higher precision would be many times its size.
+        values = part.flatten(0, -4).transpose(0, 1).reshape(channels, -1).float()
+        variance, mean = torch.var_mean(values, 1, correction=0)
+        return cls(values.shape[1], mean.double(), variance.double())
+
+    @classmethod
+    def combined(cls, moments: Sequence[ChannelMoments]) -> ChannelMoments:
+        """Return the moments of all the places together (Chan et al., 1979)."""
+        counts = torch.tensor([each.count for each in moments], dtype=torch.float64)
+        shares = (counts / counts.sum())[:, None]
+        means = torch.stack([each.mean for each in moments])
+        mean = (shares * means).sum(0)
+        variance = (shares * (torch.stack([each.variance for each in moments]) + (means - mean) ** 2)).sum(0)
+        return cls(int(counts.sum()), mean, variance)
+
+
+class Standardisation(nn.Module):
+    """Brings each channel to mean 0 and standard deviation 1 with statistics that are stored, not learned.
+
+    The standardised maps are never made: whatever convolves them takes weights that do it on the way.
+
+    Args:
+        channels: C.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def set(self, moments: ChannelMoments) -> None:
+        """Take over the statistics; a channel that never varies is only centred."""
+        std = moments.variance.sqrt()
+        self.mean.copy_(moments.mean)
+        self.std.copy_(torch.where(std < _SMALLEST_STD, torch.ones_like(std), std))
+
+    def convolve(self, maps: Tensor, conv: nn.Conv2d) -> Tensor:
+        """Return ``conv((maps - mean) / std)`` for a convolution without padding.
+
+        Args:
+            maps: (N, C, h, w) of any float.
+            conv: Over C channels.
+
+        Returns:
+            (N, width, h', w') float.
+        """
+        weight = conv.weight / self.std[:, None, None]
+        shift = (weight * self.mean[:, None, None]).sum((1, 2, 3))
+        bias = -shift if conv.bias is None else conv.bias - shift
+        return F.conv2d(maps.to(weight.dtype), weight, bias, conv.stride)

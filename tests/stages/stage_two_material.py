@@ -1,0 +1,92 @@
+"""Random features of random videos, with or without something in them that can be learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffvqa.stages.splits import Split, make_splits
+from diffvqa.stages.train_recipe import TrainRecipe
+from diffvqa.stages.training_data import VideoSample
+
+Arrays = dict[str, NDArray[Any]]
+
+RECIPE = TrainRecipe(
+    splits=2,
+    epochs=3,
+    batch_size=4,
+    learning_rate=5e-3,
+    width=4,
+    tcab_patch=8,
+    tcab_width=4,
+    tcab_state=2,
+    head_width=8,
+    dropout=0.1,
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """Features by id, and their samples."""
+
+    features: dict[str, Arrays]
+    samples: list[VideoSample]
+
+    def splits(self, recipe: TrainRecipe = RECIPE) -> tuple[Split, ...]:
+        return make_splits({sample.video_id: sample.group for sample in self.samples}, recipe)
+
+
+def make_features(seed: int, quality: float, frames: int = 3, crops: int = 2) -> Arrays:
+    """Random features in which the quality moves one channel of the latents and one of the multiscale maps."""
+    rng = np.random.default_rng(seed)
+    arrays: Arrays = {}
+    for view, leading in (("resize", (frames,)), ("crop", (frames, crops))):
+        latent, multiscale = rng.normal(size=(*leading, 3, 8, 8)), rng.normal(size=(*leading, 5, 4, 4))
+        latent[..., 0, :, :] += 2 * quality
+        multiscale[..., 2, :, :] -= 2 * quality
+        arrays[f"{view}/latent"] = latent.astype(np.float16)
+        arrays[f"{view}/multiscale"] = multiscale.astype(np.float16)
+        arrays[f"{view}/frames"] = rng.integers(0, 256, (*leading, 8, 8, 3), np.uint8)
+    return arrays
+
+
+def make_material(
+    videos: int = 15, *, frames: int | None = None, dataset: str = "", scale: float = 20.0, prefix: str = "v"
+) -> Material:
+    """Videos of 2 to 4 frames, or of ``frames``, each of a content of its own, with a planted score around 50."""
+    qualities = np.random.default_rng(0).permutation(np.linspace(-1.0, 1.0, videos))
+    ids = [f"{prefix}{number:02d}" for number in range(videos)]
+    features = {
+        video_id: make_features(number, float(quality), frames=frames or 2 + number % 3)
+        for number, (video_id, quality) in enumerate(zip(ids, qualities, strict=True))
+    }
+    samples = [
+        VideoSample(video_id, 50.0 + scale * float(quality), f"content {number}", dataset)
+        for number, (video_id, quality) in enumerate(zip(ids, qualities, strict=True))
+    ]
+    return Material(features, samples)
+
+
+def make_ordered(videos: int = 60, frames: int = 6) -> Material:
+    """Videos of one and the same brightening, half of them played backwards: the score says which."""
+    rng = np.random.default_rng(3)
+    features: dict[str, Arrays] = {}
+    samples = []
+    for number in range(videos):
+        forwards = number % 2 == 0
+        ramp = np.linspace(-1.0, 1.0, frames) if forwards else np.linspace(1.0, -1.0, frames)
+        arrays: Arrays = {}
+        for view, crops in (("resize", ()), ("crop", (1,))):
+            level = ramp.reshape(frames, *(1 for _ in crops), 1, 1, 1)
+            noise = 0.1 * rng.normal(size=(frames, *crops, 3, 8, 8))
+            arrays[f"{view}/latent"] = (level + noise).astype(np.float16)
+            noise = 0.1 * rng.normal(size=(frames, *crops, 5, 4, 4))
+            arrays[f"{view}/multiscale"] = (level + noise).astype(np.float16)
+            pictures = 128 + 80 * level + 4 * rng.normal(size=(frames, *crops, 8, 8, 3))
+            arrays[f"{view}/frames"] = pictures.clip(0, 255).astype(np.uint8)
+        features[f"v{number:02d}"] = arrays
+        samples.append(VideoSample(f"v{number:02d}", float(forwards) + 0.01 * float(rng.normal()), f"content {number}"))
+    return Material(features, samples)
