@@ -59,10 +59,11 @@ class Scorer:
         device = choose_device(runtime.device)
         self._runtime = runtime
         loaded = load_regressors(model)
-        self._regressors = loaded.calibrated(scale)
+self._regressors = loaded.calibrated(scale)
         for each in self._regressors:
             each.regressor.to(device)
-        self.label = Label(**loaded.labels[scale or next(iter(loaded.labels))])
+        label = loaded.labels[scale or next(iter(loaded.labels))]
+        self.label = Label(label["name"], label["note"])
         self.recipe = ExtractRecipe.model_validate(loaded.extract["recipe"])
         self.train_recipe = loaded.recipe
         self._backbone = load_backbone(self.recipe, runtime)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import PurePosixPath
 
-from diffvqa.pipeline.csv_table import CsvRow, CsvTable, parse_score, read_csv_table
+from diffvqa.pipeline.csv_table import CsvTable, parse_score, read_csv_table
+from diffvqa.pipeline.datasets.catalogue import VideoCatalogue, VideoLabel, match_labels
 from diffvqa.pipeline.datasets.folder import find_videos
-from diffvqa.pipeline.datasets.recipe import (
-    ColumnNames,
-    OnProgress,
-    PreparedDataset,
-    PrepareRequest,
-    Progress,
-    Recipe,
-)
+from diffvqa.pipeline.datasets.recipe import ColumnNames, OnProgress, PreparedDataset, PrepareRequest, Recipe
 from diffvqa.pipeline.errors import DatasetError
-from diffvqa.pipeline.manifest import Label, Manifest, ManifestRow, MatchReport
+from diffvqa.pipeline.manifest import Label, Manifest, ManifestRow, parse_split
 
-_DELIMITERS = ",;\t"
+DELIMITERS = ",;\t"
 _NAMES_OF_A_MOS = frozenset({"mos", "score"})
-_EXAMPLES = 3
 
 
 def prepare_csv(request: PrepareRequest, on_progress: OnProgress) -> PreparedDataset:
@@ -31,43 +23,30 @@ def prepare_csv(request: PrepareRequest, on_progress: OnProgress) -> PreparedDat
     video's id is its path from the directory. A label whose video is not there stays in the manifest with the path
     where the video was expected; a video without a label does not come into it. Both are in the report.
 
-    The scores count as MOS, unless their column was given another name: then they are called what the column is.
+    The scores count as MOS, unless their column was given another name: then they are called what the column is. Scores
+    of which lower is better are turned round, and said to be.
 
     Raises:
         DatasetError: A column is missing, a score is not a finite number, a label fits several videos, a video is
-            labelled twice, or nothing fits at all.
+            labelled with two scores, a split is malformed, or nothing fits at all.
     """
     directory = request.require_videos()
-    table = read_csv_table(request.require_labels(), delimiters=_DELIMITERS)
-    catalogue = VideoCatalogue.of(directory, find_videos(directory))
-    labels = _read_labels(table, request.columns)
-
-    rows: dict[str, ManifestRow] = {}
-    lines: dict[str, int] = {}
-    missing: list[str] = []
-    for label in labels:
-        found = catalogue.find(label.name, where=f"{table.path}, line {label.line}")
-        video_id = found or label.name
-        if video_id in rows:
-            raise DatasetError(
-                f"{table.path}: '{video_id}' is labelled twice, on lines {lines[video_id]} and {label.line}.",
-                "Remove one of them.",
-            )
-        if found is None:
-            missing.append(label.name)
-        path = directory / found if found else _expected_path(directory, label.name)
-        rows[video_id] = ManifestRow(video_id, path, label.score, label.group or video_id)
-        lines[video_id] = label.line
-        on_progress(Progress(len(rows), len(labels), video_id))
-    if len(missing) == len(labels):
-        raise _nothing_matched(table, missing, catalogue)
-
-    report = MatchReport(
-        matched=len(labels) - len(missing),
-        labels_without_video=tuple(missing),
-        videos_without_label=tuple(video_id for video_id in catalogue.ids if video_id not in rows),
+    table = read_csv_table(request.require_labels(), delimiters=DELIMITERS)
+    catalogue = VideoCatalogue.of(directory, find_videos(directory), _names_of)
+    labels = _read_labels(table, request.columns, sign=-1 if request.lower_is_better else 1)
+    matches, report = match_labels(
+        labels,
+        catalogue,
+        name_of=str,
+        id_of=lambda written, found: found or written,
+        on_progress=on_progress,
+        hint="Check --videos and --video-column.",
     )
-    return PreparedDataset(Manifest(request.name, tuple(rows.values()), _name_label(request.columns)), report)
+    rows = tuple(
+        ManifestRow(found.video_id, str(found.path), label.score, label.group or found.video_id, label.split)
+        for found, label in ((match, match.label) for match in matches)
+    )
+    return PreparedDataset(Manifest(request.name, rows, _name_label(request)), report)
 
 
 RECIPE = Recipe(
@@ -79,102 +58,46 @@ RECIPE = Recipe(
 )
 
 
-@dataclass(frozen=True)
-class VideoCatalogue:
-    """The videos below a directory, by every name a label may use for them.
-
-    Attributes:
-        directory: The directory.
-        ids: The path of each video from there, with forward slashes.
-        ids_by_name: From a name (path or file name, with or without the extension) to the ids of the videos it fits.
-    """
-
-    directory: Path
-    ids: tuple[str, ...]
-    ids_by_name: Mapping[str, tuple[str, ...]]
-
-    @classmethod
-    def of(cls, directory: Path, videos: Iterable[Path]) -> VideoCatalogue:
-        """Return the catalogue of ``videos``, all of which lie below ``directory``."""
-        paths = [PurePosixPath(video.relative_to(directory).as_posix()) for video in videos]
-        fitting: dict[str, list[str]] = {}
-        for path in paths:
-            for name in {path.name, str(path.with_suffix("")), path.stem}:
-                fitting.setdefault(name, []).append(str(path))
-        ids_by_name = {name: tuple(ids) for name, ids in fitting.items()}
-        # A whole path settles it, even when a video in another folder has that path for its file name.
-        ids_by_name |= {str(path): (str(path),) for path in paths}
-        return cls(directory, tuple(map(str, paths)), ids_by_name)
-
-    def find(self, name: str, *, where: str) -> str | None:
-        """Return the id of the video that ``name`` means, None when there is none.
-
-        Args:
-            name: What a label calls it.
-            where: The label's file and line, for the message.
-
-        Raises:
-            DatasetError: It may mean several; the message lists them.
-        """
-        candidates = self.ids_by_name.get(name, ())
-        if len(candidates) > 1:
-            raise DatasetError(
-                f"{where}: '{name}' fits several videos: {', '.join(candidates)}.",
-                f"Name the video by its path from {self.directory}, with the extension.",
-            )
-        return candidates[0] if candidates else None
+def _names_of(path: PurePosixPath) -> Iterable[str]:
+    return (str(path), path.name, str(path.with_suffix("")), path.stem)
 
 
-@dataclass(frozen=True)
-class _VideoLabel:
-    line: int
-    name: str
-    score: float
-    group: str
-
-
-def _read_labels(table: CsvTable, columns: ColumnNames) -> list[_VideoLabel]:
+def _read_labels(table: CsvTable, columns: ColumnNames, *, sign: int) -> list[VideoLabel]:
     required = [("--video-column", columns.video), ("--score-column", columns.score)]
-    if columns.group != ColumnNames().group:  # a name of the user's own must be there, the default need not
-        required.append(("--group-column", columns.group))
+    defaults = ColumnNames()
+    # A name of the user's own must be there, the default need not.
+    required += [("--group-column", columns.group)] if columns.group != defaults.group else []
+    required += [("--split-column", columns.split)] if columns.split != defaults.split else []
     for option, column in required:
         if column not in table.columns:
             raise DatasetError(
                 f"{table.path} has no column '{column}'; it has: {', '.join(table.columns)}.",
                 f"Say which one it is with {option}.",
             )
-    if not table.rows:
+    if not table.lines:
         raise DatasetError(f"{table.path} holds no labels.", "Below the header it needs one row per video.")
-    return [_read_label(table.path, row, columns) for row in table.rows]
+    return [_read_label(table, row, columns, sign) for row in range(len(table.lines))]
 
 
-def _read_label(file: Path, row: CsvRow, columns: ColumnNames) -> _VideoLabel:
-    name = row.cells[columns.video].strip().replace("\\", "/").removeprefix("./")
+def _read_label(table: CsvTable, row: int, columns: ColumnNames, sign: int) -> VideoLabel:
+    def cell(column: str) -> str:
+        return table.columns[column][row].strip() if column in table.columns else ""
+
+    name, stored = cell(columns.video), table.columns[columns.score][row]
     if not name:
-        raise DatasetError(f"{file}, line {row.line}, column '{columns.video}': the name is empty.", "Name the video.")
-    score = parse_score(row.cells[columns.score])
+        raise DatasetError(f"{table.where(row, columns.video)}: the name is empty.", "Name the video.")
+    score = parse_score(stored)
     if score is None:
         raise DatasetError(
-            f"{file}, line {row.line}, column '{columns.score}': '{row.cells[columns.score]}' is no number.",
+            f"{table.where(row, columns.score)}: '{stored}' is no number.",
             "Give a finite number with a decimal point, or remove the row.",
         )
-    return _VideoLabel(row.line, name, score, row.cells.get(columns.group, "").strip())
+    split = cell(columns.split)
+    parse_split(split, table.where(row, columns.split))
+    return VideoLabel(table.where(row), name, sign * score, cell(columns.group), split)
 
 
-def _expected_path(directory: Path, name: str) -> Path:
-    relative = PurePosixPath(name)
-    leads_elsewhere = relative.is_absolute() or ".." in relative.parts
-    return directory / (relative.name if leads_elsewhere else relative)
-
-
-def _name_label(columns: ColumnNames) -> Label:
-    return Label("MOS" if columns.score.lower() in _NAMES_OF_A_MOS else columns.score)
-
-
-def _nothing_matched(table: CsvTable, names: list[str], catalogue: VideoCatalogue) -> DatasetError:
-    return DatasetError(
-        f"None of the {len(names)} labels of {table.path} fits any of the {len(catalogue.ids)} videos in "
-        f"{catalogue.directory}: labels such as {', '.join(names[:_EXAMPLES])}; "
-        f"videos such as {', '.join(catalogue.ids[:_EXAMPLES])}.",
-        "Check --videos and --video-column.",
-    )
+def _name_label(request: PrepareRequest) -> Label:
+    column = request.columns.score
+    name = "MOS" if column.lower() in _NAMES_OF_A_MOS else column
+    return Label(name, "turned round, higher is better" if request.lower_is_better else "")

@@ -24,7 +24,7 @@ from diffvqa.pipeline.manifest import Label, Manifest, ManifestRow, MatchReport
 
 logger = logging.getLogger(__name__)
 
-LABEL = Label("VMAF", "full-reference stand-in for MOS, not human opinion")
+LABEL = Label("VMAF", "full-reference stand-in for MOS, not human opinion", 0.0, 100.0)
 VIDEOS_FOLDER = "videos"
 _LOCK_FILE = ".prepare.lock"
 # One thread each and no dates: the same program gives the same bytes every time.
@@ -63,7 +63,7 @@ def prepare_demo(request: PrepareRequest, on_progress: OnProgress, plan: DemoPla
         _for_each(plan.pristine_clips, studio.make, request.workers, report)
         _for_each(plan.clips, studio.make_and_measure, request.workers, report)
         rows = tuple(
-            ManifestRow(clip.video_id, studio.path(clip), studio.stored_score(clip), group=clip.content.name)
+            ManifestRow(clip.video_id, str(studio.path(clip)), studio.stored_score(clip), group=clip.content.name)
             for clip in plan.clips
         )
     return PreparedDataset(Manifest(request.name, rows, LABEL), MatchReport(matched=len(rows)))

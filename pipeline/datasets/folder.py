@@ -66,7 +66,8 @@ def prepare_folder(request: PrepareRequest, on_progress: OnProgress) -> Prepared
     videos = find_videos(directory)
     ids = [video.relative_to(directory).as_posix() for video in videos]
     rows = tuple(
-        ManifestRow(video_id, video, score=None, group=video_id) for video_id, video in zip(ids, videos, strict=True)
+        ManifestRow(video_id, str(video), score=None, group=video_id)
+        for video_id, video in zip(ids, videos, strict=True)
     )
     on_progress(Progress(len(videos), len(videos), str(directory)))
     return PreparedDataset(Manifest(request.name, rows), MatchReport(videos_without_label=tuple(ids)))

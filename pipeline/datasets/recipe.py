@@ -18,11 +18,13 @@ class ColumnNames:
         video: The video's name.
         score: Its score.
         group: Its group; a file without it may only keep the default name.
+        split: Its part of the official split; a file without it may only keep the default name.
     """
 
     video: str = "video"
     score: str = "score"
     group: str = "group"
+    split: str = "split"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class PrepareRequest:
         videos: Folder of the videos, for recipes that need one.
         labels: Label file, for recipes that need one.
         columns: Which of its columns hold what.
+        lower_is_better: Whether its scores are such, as a DMOS is; for recipes that do not know.
         workers: Videos to make at a time, at least 1.
     """
 
@@ -43,6 +46,7 @@ class PrepareRequest:
     videos: Path | None = None
     labels: Path | None = None
     columns: ColumnNames = field(default_factory=ColumnNames)
+    lower_is_better: bool = False
     workers: int = 1
 
     def require_videos(self) -> Path:

@@ -59,21 +59,56 @@ def test_what_does_not_match_is_reported_in_both_directions(tmp_path: Path) -> N
     assert prepared.report == MatchReport(1, ("gone/x.mp4", "../y.mp4"), ("b.mp4", "c.mp4"))
     videos = tmp_path / "videos"
     assert prepared.manifest.rows == (
-        ManifestRow("a.mp4", videos / "a.mp4", 1.0, "a.mp4"),
-        ManifestRow("gone/x.mp4", videos / "gone" / "x.mp4", 2.0, "gone/x.mp4"),
-        ManifestRow("../y.mp4", videos / "y.mp4", 3.0, "../y.mp4"),
+        ManifestRow("a.mp4", str(videos / "a.mp4"), 1.0, "a.mp4"),
+        ManifestRow("gone/x.mp4", str(videos / "gone" / "x.mp4"), 2.0, "gone/x.mp4"),
+        ManifestRow("../y.mp4", str(videos / "y.mp4"), 3.0, "../y.mp4"),
     )
 
 
 def test_no_match_at_all_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"None of the 2 labels .* x, y; videos such as a\.mp4\. Check --videos"):
+    message = r"None of the 2 labels .* x, y \(.*line 2\); videos such as a\.mp4\. Check --videos"
+    with pytest.raises(DatasetError, match=message):
         prepare(tmp_path, "video,score\nx,1\ny,2\n", "a.mp4")
 
 
 @pytest.mark.parametrize("again", ["a.mp4", "a"])
 def test_a_video_labelled_twice_is_reported(tmp_path: Path, again: str) -> None:
-    with pytest.raises(DatasetError, match=r"'a\.mp4' is labelled twice, on lines 2 and 4"):
-        prepare(tmp_path, f"video,score\na.mp4,1\nb.mp4,1\n{again},1\n", "a.mp4", "b.mp4")
+    with pytest.raises(DatasetError, match=r"line 4: 'a\.mp4' is labelled 2\.0, but 1\.0 at .*line 2"):
+        prepare(tmp_path, f"video,score\na.mp4,1\nb.mp4,1\n{again},2\n", "a.mp4", "b.mp4")
+
+
+def test_the_same_label_twice_counts_once_and_is_reported(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path, "video,score\na.mp4,1\nb.mp4,2\na,1\n", "a.mp4", "b.mp4")
+    assert scores(prepared) == {"a.mp4": 1.0, "b.mp4": 2.0}
+    assert prepared.report == MatchReport(2, duplicates=("a",))
+
+
+def test_scores_of_which_lower_is_better_are_turned_round_and_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("video,dmos\na,10\nb,70.5\n")
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "videos" / name).touch()
+    request = PrepareRequest(
+        "mine",
+        tmp_path,
+        tmp_path / "videos",
+        tmp_path / "labels.csv",
+        ColumnNames(score="dmos"),
+        lower_is_better=True,
+    )
+    prepared = find_recipe("csv").prepare(request, lambda _: None)
+    assert scores(prepared) == {"a.mp4": -10.0, "b.mp4": -70.5}
+    assert prepared.manifest.label == Label("dmos", "turned round, higher is better")
+
+
+def test_an_official_split_comes_along(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path, "video,score,split\na,1,train\nb,2,test\nc,3,\n", "a.mp4", "b.mp4", "c.mp4")
+    assert prepared.manifest.official_splits() == {"official": {"a.mp4": "train", "b.mp4": "test"}}
+
+
+def test_a_split_that_is_none_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="line 3, column 'split': 'training' names no part"):
+        prepare(tmp_path, "video,score,split\na,1,train\nb,2,training\n", "a.mp4", "b.mp4")
 
 
 def test_groups_and_columns_by_other_names(tmp_path: Path) -> None:
@@ -104,6 +139,7 @@ def test_common_kinds_of_csv_are_read(tmp_path: Path, delimiter: str, mark: str,
         (ColumnNames(video="file"), "--video-column"),
         (ColumnNames(score="mos"), "--score-column"),
         (ColumnNames(group="scene"), "--group-column"),
+        (ColumnNames(split="part"), "--split-column"),
     ],
 )
 def test_a_missing_column_names_those_there_are_and_the_option(

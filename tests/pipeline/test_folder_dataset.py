@@ -58,8 +58,8 @@ def test_a_folder_becomes_a_data_set_without_labels(tmp_path: Path) -> None:
         Manifest(
             "mine",
             (
-                ManifestRow("a.mp4", tmp_path / "a.mp4", None, "a.mp4"),
-                ManifestRow("sub/b.mov", tmp_path / "sub" / "b.mov", None, "sub/b.mov"),
+                ManifestRow("a.mp4", str(tmp_path / "a.mp4"), None, "a.mp4"),
+                ManifestRow("sub/b.mov", str(tmp_path / "sub" / "b.mov"), None, "sub/b.mov"),
             ),
         ),
         MatchReport(0, (), ("a.mp4", "sub/b.mov")),
