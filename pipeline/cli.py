@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from diffvqa.cache.errors import DiffVQAError
-from diffvqa.pipeline import demo, evaluate, export, extract, metrics, prepare, pretrain, score, sweep, train
+from diffvqa.pipeline import (
+    demo,
+    evaluate,
+    export,
+    extract,
+    list_datasets,
+    metrics,
+    prepare,
+    pretrain,
+    score,
+    sweep,
+    train,
+)
 
 _INTERRUPTED = 130
 
@@ -22,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("datasets")(list_datasets.command)
 app.command("prepare")(prepare.command)
 app.command("extract")(extract.command)
 app.command("train")(train.command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from diffvqa.pipeline import options
 if TYPE_CHECKING:
     from diffvqa.pipeline.config import Settings
     from diffvqa.pipeline.datasets import ColumnNames
-    from diffvqa.pipeline.manifest import Manifest, MatchReport
+    from diffvqa.pipeline.manifest import Label, Manifest, MatchReport
 
 logger = logging.getLogger(__name__)
 
@@ -44,16 +45,18 @@ def prepare(
     videos: Path | None = None,
     labels: Path | None = None,
     columns: ColumnNames | None = None,
+    lower_is_better: bool = False,
 ) -> PrepareSummary:
     """Prepare a data set under ``runs/<name>``.
 
     Args:
-        recipe_name: Kind of data set; see ``diffvqa.pipeline.datasets``.
+        recipe_name: Which data set, or which kind of one; see ``diffvqa.pipeline.datasets``.
         settings: Where outputs lie.
-        name: What to call it; the recipe's name when it needs no videos, else required.
+        name: What to call it; the recipe's name when None, but required for videos of the user's own.
         videos: Folder of the videos.
-        labels: Label file.
-        columns: Which of its columns hold what.
+        labels: Label file, or a folder of some; None to look for those of a published data set beside its videos.
+        columns: Which of its columns hold what; for the recipe ``csv``.
+        lower_is_better: Whether its scores are such; for the recipe ``csv``.
 
     Raises:
         DatasetError: The recipe is unknown, or the data set cannot be prepared.
@@ -68,7 +71,7 @@ def prepare(
     from diffvqa.pipeline.runs import DatasetRun
 
     recipe = find_recipe(recipe_name)
-    if name is None and recipe.needs_videos:
+    if name is None and recipe.needs_videos and recipe.dataset is None:
         raise DatasetError(f"A data set made by '{recipe_name}' needs a name.", "Give it with --name.")
     run = DatasetRun(settings.runtime.runs, name or recipe_name)
     request = PrepareRequest(
@@ -77,6 +80,7 @@ def prepare(
         videos=videos,
         labels=labels,
         columns=columns or ColumnNames(),
+        lower_is_better=lower_is_better,
         workers=settings.runtime.workers,
     )
     with progress(f"prepare {run.name}") as report:
@@ -91,17 +95,24 @@ def prepare(
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(help="Kind of data set: demo, csv or folder.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(help="Data set, csv, folder or demo; see `diffvqa datasets`.", show_default=False)
+    ],
     name: Annotated[
         str | None, typer.Option("--name", help="What to call it (default: the recipe's name).", show_default=False)
     ] = None,
     videos: Annotated[Path | None, typer.Option("--videos", help="Folder of the videos.", show_default=False)] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="File with the scores (csv).", show_default=False)
+        Path | None,
+        typer.Option(
+            "--labels", help="File with the scores (default: looked for beside the videos).", show_default=False
+        ),
     ] = None,
-    video_column: Annotated[str, typer.Option(help="Its column with the videos' names.")] = "video",
-    score_column: Annotated[str, typer.Option(help="Its column with the scores.")] = "score",
-    group_column: Annotated[str, typer.Option(help="Its column with the content groups; may be absent.")] = "group",
+    video_column: Annotated[str, typer.Option(help="csv: its column with the videos' names.")] = "video",
+    score_column: Annotated[str, typer.Option(help="csv: its column with the scores.")] = "score",
+    group_column: Annotated[str, typer.Option(help="csv: its column with the contents; may be absent.")] = "group",
+    split_column: Annotated[str, typer.Option(help="csv: its column with train or test; may be absent.")] = "split",
+    lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="csv: its scores are, like DMOS.")] = False,
     workers: options.Workers = None,
     runs: options.Runs = None,
     config: options.Config = None,
@@ -121,7 +132,8 @@ def command(
         name=name,
         videos=videos,
         labels=labels,
-        columns=ColumnNames(video_column, score_column, group_column),
+        columns=ColumnNames(video_column, score_column, group_column, split_column),
+        lower_is_better=lower_is_better,
     )
     _show(summary)
 
@@ -130,24 +142,37 @@ def _show(summary: PrepareSummary) -> None:
     manifest, report = summary.manifest, summary.report
     labelled = sum(row.score is not None for row in manifest.rows)
     groups = len({row.group for row in manifest.rows})
-    if report.labels_without_video:
-        logger.warning(
-            "%d label(s) without a video: %s; they stay in the manifest, and extraction lists them as missing",
-            len(report.labels_without_video),
-            _first_of(report.labels_without_video),
-        )
-    if labelled and report.videos_without_label:
-        logger.warning(
-            "%d video(s) without a label, left out: %s",
-            len(report.videos_without_label),
-            _first_of(report.videos_without_label),
-        )
-    scores = f"{labelled} with a score, {manifest.label}" if labelled else "no scores"
+    _warn(
+        "label(s) without a video: %s; they stay in the manifest, and extraction lists them as missing",
+        report.labels_without_video,
+    )
+    _warn("video(s) without a label, left out: %s", report.videos_without_label if labelled else ())
+    _warn("video(s) labelled twice with one score, kept once: %s", report.duplicates)
+    _warn("score(s) missing or off the scale, kept as unlabelled: %s", report.without_score)
+    for note in report.notes:
+        typer.echo(note)
+    scores = f"{labelled} with a score, {manifest.label}{_scale(manifest.label)}" if labelled else "no scores"
     typer.echo(f"{manifest.name}: {len(manifest.rows)} videos in {groups} content groups; {scores}")
+    if labelled:
+        typer.echo(
+            f"matched {report.matched}, labels without a video {len(report.labels_without_video)}, videos without a "
+            f"label {len(report.videos_without_label)}, labelled twice {len(report.duplicates)}, without a usable "
+            f"score {len(report.without_score)}"
+        )
+    for name, parts in manifest.official_splits().items():
+        counts = Counter(parts.values())
+        typer.echo(f"split {name}: {', '.join(f'{counts[part]} {part}' for part in sorted(counts))}")
     typer.echo(f"manifest: {summary.path}")
     typer.echo(f"next: diffvqa extract {manifest.name}")
 
 
-def _first_of(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return f"{shown}, …" if len(names) > _NAMES_SHOWN else shown
+def _warn(message: str, names: tuple[str, ...]) -> None:
+    if names:
+        shown = ", ".join(names[:_NAMES_SHOWN])
+        logger.warning(f"%d {message}", len(names), f"{shown}, …" if len(names) > _NAMES_SHOWN else shown)
+
+
+def _scale(label: Label) -> str:
+    if label.lowest is None or label.highest is None:
+        return ""
+    return f" from {label.lowest:g} to {label.highest:g}"

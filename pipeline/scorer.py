@@ -59,7 +59,7 @@ class Scorer:
         device = choose_device(runtime.device)
         self._runtime = runtime
         loaded = load_regressors(model)
-self._regressors = loaded.calibrated(scale)
+        self._regressors = loaded.calibrated(scale)
         for each in self._regressors:
             each.regressor.to(device)
         label = loaded.labels[scale or next(iter(loaded.labels))]

@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from diffvqa.pipeline.datasets import csv_labels, demo, folder
+from diffvqa.pipeline.datasets import (
+    biq2021,
+    csv_labels,
+    cvd2014,
+    demo,
+    folder,
+    koniq_10k,
+    konvid_1k,
+    live_qualcomm,
+    live_vqc,
+    live_yt_gaming,
+    lsvq,
+    maxwell,
+    youtube_ugc,
+)
+from diffvqa.pipeline.datasets.published_recipe import recipe_of
 from diffvqa.pipeline.datasets.recipe import (
     ColumnNames,
     OnProgress,
@@ -27,8 +42,23 @@ __all__ = [
     "find_recipe",
 ]
 
+_PUBLISHED = (
+    konvid_1k.DATASET,
+    live_vqc.DATASET,
+    youtube_ugc.DATASET,
+    lsvq.WHOLE,
+    *lsvq.PARTS,
+    cvd2014.DATASET,
+    live_qualcomm.DATASET,
+    maxwell.DATASET,
+    live_yt_gaming.DATASET,
+    biq2021.DATASET,
+    koniq_10k.DATASET,
+)
+_OWN = (csv_labels.RECIPE, folder.RECIPE, demo.RECIPE)
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {recipe.name: recipe for recipe in (csv_labels.RECIPE, demo.RECIPE, folder.RECIPE)}
+    {recipe.name: recipe for recipe in (*map(recipe_of, _PUBLISHED), *_OWN)}
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from diffvqa.pipeline.datasets.recipe import OnProgress, PreparedDataset, PrepareRequest, Progress, Recipe
@@ -28,13 +29,19 @@ VIDEO_SUFFIXES = frozenset(
         ".y4m",
     }
 )
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
-def find_videos(directory: Path) -> list[Path]:
+def find_videos(directory: Path, suffixes: Collection[str] = VIDEO_SUFFIXES, *, hint: str = "") -> list[Path]:
     """Return every video file in ``directory`` and below, sorted by path.
 
     A video is known by its suffix, in any case. Hidden files and folders (``.name``) are left out, linked folders are
     entered.
+
+    Args:
+        directory: Where to look.
+        suffixes: What the names of the files wanted end in, lower-case with the dot.
+        hint: What to do when there is none.
 
     Raises:
         DatasetError: There is no such directory, it cannot be read, or it holds no video.
@@ -50,9 +57,10 @@ def find_videos(directory: Path) -> list[Path]:
             continue
         entered.add(real_parent)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        videos += (Path(parent, name) for name in files if _is_video(name))
+        videos += (Path(parent, name) for name in files if _is_wanted(name, suffixes))
     if not videos:
-        raise DatasetError(f"{directory} holds no video.", f"Videos end in one of: {' '.join(sorted(VIDEO_SUFFIXES))}.")
+        endings = f"They end in one of: {' '.join(sorted(suffixes))}."
+        raise DatasetError(f"{directory} holds no {_kind(suffixes)}.", f"{endings} {hint}".strip())
     return sorted(videos, key=lambda path: path.relative_to(directory).as_posix())
 
 
@@ -82,8 +90,12 @@ RECIPE = Recipe(
 )
 
 
-def _is_video(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
+def _is_wanted(name: str, suffixes: Collection[str]) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in suffixes
+
+
+def _kind(suffixes: Collection[str]) -> str:
+    return "photograph" if ".jpg" in suffixes else "video"
 
 
 def _raise_unreadable(error: OSError) -> None:

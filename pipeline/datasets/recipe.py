@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffvqa.pipeline.errors import DatasetError
 from diffvqa.pipeline.manifest import Manifest, MatchReport
+
+if TYPE_CHECKING:
+    from diffvqa.pipeline.datasets.published import PublishedDataset
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Recipe:
         needs_videos: Whether ``PrepareRequest.videos`` must be given.
         needs_labels: Whether ``PrepareRequest.labels`` must be given.
         prepare: Does it; raises ``DatasetError`` when the data set cannot be prepared.
+        dataset: What is known of the published data set that it prepares; None for one that is the user's own.
     """
 
     name: str
@@ -118,3 +123,4 @@ class Recipe:
     needs_videos: bool
     needs_labels: bool
     prepare: Callable[[PrepareRequest, OnProgress], PreparedDataset]
+    dataset: PublishedDataset | None = None

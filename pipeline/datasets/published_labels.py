@@ -1,0 +1,162 @@
+"""From the label files of a published data set to the labels of its videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from diffvqa.pipeline.datasets.catalogue import VideoLabel
+from diffvqa.pipeline.datasets.label_search import FoundLabels
+from diffvqa.pipeline.datasets.published import PublishedDataset
+from diffvqa.pipeline.errors import DatasetError
+from diffvqa.pipeline.manifest import Label, MatchReport
+
+
+@dataclass(frozen=True)
+class PublishedLabels:
+    """The labels of a data set.
+
+    Attributes:
+        rows: One per video, perhaps some twice.
+        scale: Lowest and highest possible score.
+        note: What a reader of results must know about the scores.
+        notes: What the user should know about the files.
+    """
+
+    rows: tuple[VideoLabel, ...]
+    scale: tuple[float, float]
+    note: str
+    notes: tuple[str, ...]
+
+    def describe_in(self, report: MatchReport, dataset: PublishedDataset, videos: int) -> MatchReport:
+        """Return the report with what is known of the files, and of how many videos a release has.
+
+        Args:
+            report: How labels and videos fitted together.
+            dataset: Whose labels they are.
+            videos: How many videos are labelled.
+        """
+        known = "; ".join(f"{count} ({release})" for count, release in dataset.counts.items())
+        expected = (
+            f"{videos} labels, as in: {dataset.counts[videos]}"
+            if videos in dataset.counts
+            else f"{videos} labels, a number that no known release of {dataset.title} has; known are: {known}"
+        )
+        return replace(report, notes=(*report.notes, *self.notes, expected))
+
+
+def read_published_labels(dataset: PublishedDataset, found: Sequence[FoundLabels]) -> PublishedLabels:
+    """Read the labels of all files.
+
+    A score that is missing, no number or off the scale counts as none. Scores that are all so small that they were
+    divided by ``dataset.divided_by`` are multiplied again.
+
+    Args:
+        dataset: Whose labels they are.
+        found: Its label files, at least one.
+
+    Raises:
+        DatasetError: A file holds no labels or none of the part to prepare, its columns differ in length, a video has
+            no name, most scores lie off the scale, or the files differ in scale.
+    """
+    scales = {labels.file.scale or dataset.scale for labels in found}
+    if len(scales) > 1:
+        raise DatasetError(
+            f"{' and '.join(str(labels.table.path) for labels in found)} use different scales.",
+            "Say which one to use with --labels.",
+        )
+    rows: list[VideoLabel] = []
+    notes: list[str] = []
+    factors = set()
+    for labels in found:
+        read = list(_read_rows(dataset, labels))
+        if not read:
+            raise _no_labels(dataset, labels)
+        factor = _factor(dataset, read)
+        scale = Label("MOS", "", *(labels.file.scale or dataset.scale))
+        scaled = [_on_scale(row, factor, scale) for row in read]
+        _check_scale(labels, dataset, scale, read, scaled)
+        notes.append(f"labels: {labels.table.path} ({labels.file.origin}, {len(read)} rows)")
+        if factor != 1.0:
+            notes.append(f"its scores were divided by {factor:g}; they are multiplied again")
+        factors.add(factor)
+        rows += scaled
+    covered = {part for labels in found for part in labels.file.parts()}
+    missing = [part for part in dataset.wanted_parts if not covered & {"", part}]
+    if missing:
+        notes.append(f"no label file of the part {' or '.join(missing)} of the official split")
+    note = "" if factors == {1.0} else "multiplied again: the label file had them divided"
+    return PublishedLabels(tuple(rows), scales.pop(), note, tuple(notes))
+
+
+def _read_rows(dataset: PublishedDataset, labels: FoundLabels) -> Iterator[VideoLabel]:
+    names, scores, parts = (labels.column(labels.file.video), labels.column(labels.file.score), _parts(labels))
+    lengths = {len(names), len(scores), len(parts)} - ({1} if len(names) != 1 and len(parts) == 1 else set())
+    if len(lengths) > 1:
+        raise DatasetError(
+            f"{labels.table.path} is damaged: it has {len(names)} names, but {len(scores)} scores.", "Get it again."
+        )
+    for row, (name, text) in enumerate(zip(names, scores, strict=True)):
+        part = parts[row if len(parts) == len(names) else 0]
+        if dataset.part and part not in ("", dataset.part):
+            continue
+        if not name.strip():
+            if not text.strip():
+                continue
+            raise DatasetError(f"{labels.table.where(row)}: the video has no name.", "Name it, or remove the row.")
+        cell = dataset.cells.get(part, "")
+        yield VideoLabel(labels.table.where(row), name.strip(), labels.table.score(text), split=cell)
+
+
+def _parts(labels: FoundLabels) -> list[str]:
+    file = labels.file
+    if not file.split_column:
+        return [file.part]
+    by_value = {value.casefold(): part for value, part in file.split_values.items()}
+    parts = []
+    for row, value in enumerate(labels.column(file.split_column)):
+        part = by_value.get(value.strip().casefold())
+        if part is None:
+            raise DatasetError(
+                f"{labels.table.where(row)}, column '{file.split_column}': '{value}' names no part of the split.",
+                f"Known are: {', '.join(file.split_values)}.",
+            )
+        parts.append(part)
+    return parts
+
+
+def _factor(dataset: PublishedDataset, rows: Sequence[VideoLabel]) -> float:
+    highest = max((abs(row.score) for row in rows if row.score is not None), default=0.0)
+    return dataset.divided_by if 0.0 < highest * dataset.divided_by <= dataset.scale[1] else 1.0
+
+
+def _on_scale(row: VideoLabel, factor: float, scale: Label) -> VideoLabel:
+    if row.score is None:
+        return row
+    score = row.score * factor
+    return replace(row, score=score if scale.covers(score) else None)
+
+
+def _check_scale(
+    labels: FoundLabels,
+    dataset: PublishedDataset,
+    scale: Label,
+    read: Sequence[VideoLabel],
+    scaled: Sequence[VideoLabel],
+) -> None:
+    lost = [before for before, after in zip(read, scaled, strict=True) if after.score is None]
+    if 2 * len(lost) > len(read):
+        raise DatasetError(
+            f"{labels.table.path}: {len(lost)} of {len(read)} scores are missing or lie off the scale of "
+            f"{dataset.title}, {scale.lowest:g} to {scale.highest:g}, such as {lost[0].score} at {lost[0].where}.",
+            "Give the scores as they were published, or prepare them with the recipe csv.",
+        )
+
+
+def _no_labels(dataset: PublishedDataset, labels: FoundLabels) -> DatasetError:
+    if dataset.part and labels.table.columns:
+        return DatasetError(
+            f"{labels.table.path} holds no labels for {dataset.title}.",
+            "Give another file, or prepare the part that it holds; `diffvqa datasets` lists the recipes.",
+        )
+    return DatasetError(f"{labels.table.path} holds no labels.", "It needs one row per video.")
