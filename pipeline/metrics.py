@@ -50,14 +50,16 @@ def read_columns(file: Path, names: Sequence[str]) -> list[list[float]]:
         if name not in table.columns:
             hint = did_you_mean(name, table.columns) or f"It has: {', '.join(table.columns)}."
             raise DatasetError(f"{file} has no column '{name}'.", hint)
-    columns: list[list[float]] = [[] for _ in names]
-    for row in table.rows:
-        for name, column in zip(names, columns, strict=True):
+    columns = []
+    for name in names:
+        values = []
+        for row, cell in enumerate(table.columns[name]):
             try:
-                column.append(float(row.cells[name]))
+                values.append(float(cell))
             except ValueError as error:
-                where = f"{file}, line {row.line}, column '{name}'"
-                raise DatasetError(f"{where}: '{row.cells[name]}' is no number.", "Correct or remove it.") from error
+                where = table.where(row, name)
+                raise DatasetError(f"{where}: '{cell}' is no number.", "Correct or remove it.") from error
+        columns.append(values)
     return columns
 
 
