@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from diffvqa.cache.atomic import atomic_write_text, reporting_output_errors
+from diffvqa.cache.layout import create_array, data_file, encode_videos
 from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, ShardMark, VideoRow
 
 SHARDS_FOLDER = "shards"
@@ -101,23 +100,10 @@ def _checked(entry: ShardEntry, spec: ArraySpec) -> NDArray[Any]:
 
 
 def _write_array(shard: Path, spec: ArraySpec, videos: Sequence[NDArray[Any]]) -> None:
-    """One file per array; inside it one checksummed chunk per video, so that a video is one read."""
-    stored = zarr.create_array(
-        shard,
-        name=spec.name,
-        shape=(len(videos), *spec.shape),
-        chunks=(1, *spec.shape),
-        shards=(len(videos), *spec.shape),
-        dtype=spec.dtype,
-        compressors=ZstdCodec(level=1, checksum=True),
-        dimension_names=("video", *spec.dimensions),
-        attributes={"description": spec.description},
-        fill_value=0,
-    )
-    padded = np.zeros((len(videos), *spec.shape), spec.dtype)
-    for target, video in zip(padded, videos, strict=True):
-        target[: len(video)] = video
-    stored[:] = padded
+    create_array(shard, spec, len(videos))
+    file = shard / data_file(spec)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(encode_videos(spec, videos))
 
 
 def _with_digests(entry: ShardEntry) -> VideoRow:
