@@ -31,6 +31,15 @@ def atomic_write_text(path: Path, text: str) -> None:
             f"{path} cannot be written: {error.object[error.start : error.end]!r} is no Unicode text.",
             "Rename the files whose names are not valid UTF-8.",
         ) from error
+    atomic_write_bytes(path, content)
+
+
+def atomic_write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content``, replacing an older file in one step.
+
+    Raises:
+        OutputError: The folder is not writable, or the disk is full.
+    """
     with atomic_output(path) as temporary, reporting_output_errors(path):
         temporary.write_bytes(content)
 
@@ -59,8 +68,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
         with reporting_output_errors(path):
             _synchronise(temporary, os.O_RDWR)
             temporary.replace(path)
-            if os.name == "posix":  # elsewhere a folder cannot be opened
-                _synchronise(path.parent, os.O_RDONLY)
+            synchronise_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -93,6 +101,22 @@ def reporting_output_errors(path: Path) -> Iterator[None]:
         raise OutputError(f"{path} cannot be written to: {error.strerror or error}.", _hint(error, path)) from error
 
 
+def synchronise_tree(folder: Path) -> None:
+    """Bring ``folder`` and all that is in it to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            synchronise_folder(path)
+        else:
+            _synchronise(path, os.O_RDWR)
+    synchronise_folder(folder)
+
+
+def synchronise_folder(folder: Path) -> None:
+    """Bring the names in ``folder`` to the disk, where the system can."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        _synchronise(folder, os.O_RDONLY)
+
+
 def _synchronise(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags)
     try:
@@ -103,7 +127,7 @@ def _synchronise(path: Path, flags: int) -> None:
 
 def _hint(error: OSError, path: Path) -> str:
     match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return "Free some disk space and run it again."
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"Choose a folder you may write to, or change the permissions of {path.parent}."

@@ -32,6 +32,10 @@ class CacheCorruptError(CacheError):
     """Stored bytes are not what was written; the message names the video and the array."""
 
 
+class CacheUnreachableError(CacheError):
+    """The place of a cache cannot be read: no permission, no connection, or nothing that speaks its protocol."""
+
+
 class CacheMissingError(CacheError):
     """There is no cache where one was expected, or it holds no such video."""
 

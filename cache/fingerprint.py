@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from diffvqa.cache.errors import FingerprintMismatchError
 
@@ -29,7 +28,7 @@ class Fingerprint:
         canonical = json.dumps(dict(self.fields), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def require_equal(self, stored: Fingerprint, where: Path, ways_out: str) -> None:
+    def require_equal(self, stored: Fingerprint, where: str, ways_out: str) -> None:
         """Check that features stored at ``where`` are those asked for.
 
         Args:

@@ -41,7 +41,7 @@ def create_array(store: StoreLike, spec: ArraySpec, videos: int) -> None:
         filters=(),
         compressors=(Crc32cCodec(),),
         dimension_names=("video", *spec.dimensions),
-        attributes={"description": spec.description},
+        attributes=spec.attributes(),
         fill_value=0,
     )
 

@@ -1,150 +1,217 @@
-"""Reading a cache: which videos it holds, and their arrays, each checked."""
+"""Reading a cache: which videos it holds, and their arrays, each checked against its digest."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from diffvqa.cache.catalogue import Catalogue, Location
 from diffvqa.cache.errors import CacheCorruptError, CacheMissingError
-from diffvqa.cache.layout import data_file, decode_video, video_length
-from diffvqa.cache.schema import CacheHeader, ShardMark, VideoRow, parse_stored, read_header
-from diffvqa.cache.shards import DATA_SUFFIX, MARK_SUFFIX, SHARDS_FOLDER
+from diffvqa.cache.schema import ArraySpec, CacheHeader, VideoRow, read_header
+from diffvqa.cache.shard_reader import ShardReader, remedy
+from diffvqa.cache.shards import mark_file
+from diffvqa.cache.storage import open_storage
+
+_OPEN_SHARDS = 64
 
 
 @dataclass(frozen=True)
-class _Location:
-    row: VideoRow
-    shard: Path
-    index: int
+class CacheInfo:
+    """What a cache holds, in figures.
 
-
-class Catalogue:
-    """Every video of a cache by id: the newest row of each, and where its arrays lie.
-
-    Args:
-        directory: The cache.
-
-    Raises:
-        CacheCorruptError: A mark is damaged.
-        SchemaTooNewError: A mark was written by newer software.
+    Attributes:
+        location: Its path or URL.
+        header: What is true of all of it.
+        videos: How many have features.
+        frames: How many frames these have together.
+        failures: How many videos failed, by reason, most frequent first.
+        shards: How many shards there are.
+        size: Bytes of all shards and their marks.
+        arrays: Its arrays; the first of their sizes is the most frames that a video has.
+        damaged: Name of a shard whose mark cannot be read -> why.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._locations: dict[str, _Location] = {}
-        marks = sorted((directory / SHARDS_FOLDER).glob(f"[0-9]*{MARK_SUFFIX}"), key=_shard_number)
-        self.next_shard_number = 1 + max(map(_shard_number, marks), default=-1)
-        for path in marks:
-            index = 0
-            for row in parse_stored(path, ShardMark).rows:
-                self._locations[row.video_id] = _Location(row, path.with_suffix(DATA_SUFFIX), index)
-                index += row.status == "ok"
-
-    def rows(self) -> tuple[VideoRow, ...]:
-        """Return the newest row of every video, in the order of writing."""
-        return tuple(location.row for location in self._locations.values())
-
-    def locate(self, video_id: str) -> _Location | None:
-        """Return where a video's newest row lies, or None when there is none."""
-        return self._locations.get(video_id)
-
-
-def _shard_number(mark: Path) -> int:
-    return int(mark.name.split("-")[0])
+    location: str
+    header: CacheHeader
+    videos: int
+    frames: int
+    failures: Mapping[str, int]
+    shards: int
+    size: int
+    arrays: tuple[ArraySpec, ...]
+    damaged: Mapping[str, str]
 
 
 class VideoArrays(Mapping[str, "NDArray[Any]"]):
     """One video's arrays by name, such as ``resize/latent``; each is read and checked when it is asked for.
 
-    Shapes are (frames, ...), with the video's own number of frames.
+    Shapes are (frames, ...) or (frames, crops, ...), with the video's own numbers of both.
     """
 
-    def __init__(self, cache: FeatureCache, location: _Location) -> None:
+    def __init__(self, cache: FeatureCache, location: Location) -> None:
         self._cache = cache
         self._location = location
 
     @property
     def row(self) -> VideoRow:
-        """What is known of the video."""
-        return self._location.row
+        """What is known of the video.
+
+        Raises:
+            CacheCorruptError: The mark of its shard is damaged; the message names the video.
+        """
+        return self._cache.row(self._location.video_id)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._location.row.digests)
+        return (spec.name for spec in self._cache.header.arrays)
 
     def __len__(self) -> int:
-        return len(self._location.row.digests)
+        return len(self._cache.header.arrays)
 
     def __contains__(self, name: object) -> bool:
         # The inherited one would read the array.
-        return name in self._location.row.digests
+        return any(spec.name == name for spec in self._cache.header.arrays)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        if name not in self._location.row.digests:
+        if name not in self:
             raise KeyError(name)
-        return self._cache._read(self._location, name)
+        return self._cache.shard(self._location.shard, self._location.video_id, name).read(self._location.slot, name)
 
 
 class FeatureCache:
-    """A cache on disk, for reading.
+    """A cache, for reading.
 
     Args:
-        directory: The cache.
+        location: Its folder, or its URL such as ``s3://bucket/features``.
+
+    Attributes:
+        header: What is true of the whole cache.
+        storage: Where it lies.
 
     Raises:
         CacheMissingError: There is no cache.
-        CacheCorruptError: Its header or a mark is damaged.
+        CacheCorruptError: Its header is damaged. A damaged shard is an error only when it is read.
         SchemaTooNewError: It was written by newer software.
+        CacheUnreachableError: The place cannot be read.
     """
 
-    def __init__(self, directory: Path | str) -> None:
-        self.directory = Path(directory)
-        self.header: CacheHeader = read_header(self.directory)
-        self._catalogue = Catalogue(self.directory)
-        self._specs = {spec.name: spec for spec in self.header.arrays}
+    def __init__(self, location: Path | str) -> None:
+        self.storage = open_storage(location)
+        self.header: CacheHeader = read_header(self.storage)
+        self._catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
+        self._opened: OrderedDict[str, ShardReader] = OrderedDict()
+
+    @property
+    def url(self) -> str:
+        """Its path or URL."""
+        return self.storage.describe()
 
     def ids(self) -> tuple[str, ...]:
         """Return the ids of the videos that have features, in the order of writing."""
-        return tuple(row.video_id for row in self._catalogue.rows() if row.status == "ok")
+        return self._catalogue.ids(ok=True)
 
     def failures(self) -> tuple[VideoRow, ...]:
-        """Return the rows of the videos that have none."""
-        return tuple(row for row in self._catalogue.rows() if row.status == "failed")
+        """Return the rows of the videos that have none.
+
+        Raises:
+            CacheCorruptError: The mark of one is damaged.
+        """
+        return tuple(self.row(video_id) for video_id in self._catalogue.ids(ok=False))
+
+    def info(self) -> CacheInfo:
+        """Return what the cache holds, in figures; no array is read."""
+        videos, frames, failures = self._catalogue.count()
+        shards = self._catalogue.shards()
+        return CacheInfo(
+            location=self.url,
+            header=self.header,
+            videos=videos,
+            frames=frames,
+            failures=failures,
+            shards=len(shards),
+            size=sum(shards.values()),
+            arrays=self.header.arrays,
+            damaged=dict(self._catalogue.damaged),
+        )
+
+    def shards(self) -> tuple[str, ...]:
+        """Return the names of its shards, in the order of writing."""
+        return tuple(self._catalogue.shards())
 
     def __contains__(self, video_id: str) -> bool:
-        location = self._catalogue.locate(video_id)
-        return location is not None and location.row.status == "ok"
+        return self._catalogue.is_ok(video_id)
+
+    def __len__(self) -> int:
+        """Return how many videos have features."""
+        return len(self.ids())
 
     def __getitem__(self, video_id: str) -> VideoArrays:
         """Return the arrays of a video.
 
         Raises:
             CacheMissingError: The video has no features; the message says why.
+            CacheCorruptError: It is not in the catalogue, and some mark that may name it is damaged.
         """
-        location = self._catalogue.locate(video_id)
-        if location is None:
-            raise CacheMissingError(f"{self.directory} holds no video '{video_id}'.", "Run 'diffvqa extract'.")
-        if location.row.status != "ok":
-            raise CacheMissingError(f"'{video_id}' could not be used: {location.row.reason}. {location.row.detail}")
+        location = self.locate(video_id)
+        if not location.ok:
+            row = self.row(video_id)
+            raise CacheMissingError(f"'{video_id}' could not be used: {row.reason}. {row.detail}")
         return VideoArrays(self, location)
 
-    def _read(self, location: _Location, name: str) -> NDArray[Any]:
-        """Read one array; its checksum is looked at, not its digest, which takes longer than the reading itself."""
-        spec = self._specs[name]
-        content = np.empty(video_length(spec), np.uint8)
-        try:
-            with (location.shard / data_file(spec)).open("rb", buffering=0) as file:
-                file.seek(location.index * len(content))
-                video = decode_video(spec, content[: file.readinto(content.data)])
-        except (OSError, ValueError) as error:
-            raise self._damaged(location, name, str(error)) from error
-        return video[: len(location.row.frame_indices)]
+    def locate(self, video_id: str) -> Location:
+        """Return where the newest row of a video lies.
 
-    def _damaged(self, location: _Location, name: str, why: str) -> CacheCorruptError:
-        return CacheCorruptError(
-            f"{location.shard}: '{name}' of video '{location.row.video_id}' is damaged ({why}).",
-            f"Remove {location.shard.with_suffix(MARK_SUFFIX)} and run 'diffvqa extract' to make this shard again.",
-        )
+        Raises:
+            CacheMissingError: The cache holds no such video.
+            CacheCorruptError: It holds none in the marks that can be read, but not all can.
+        """
+        location = self._catalogue.locate(video_id)
+        if location is not None:
+            return location
+        damaged = self._catalogue.damaged
+        if damaged:
+            mark = self.storage.describe(mark_file(next(iter(damaged))))
+            raise CacheCorruptError(
+                f"{self.url}: no array of video '{video_id}' is found, and {mark}, which may name it, is damaged.",
+                remedy(mark),
+            )
+        raise CacheMissingError(f"{self.url} holds no video '{video_id}'.", "Run 'diffvqa extract'.")
+
+    def row(self, video_id: str) -> VideoRow:
+        """Return what is known of a video, usable or not.
+
+        Raises:
+            CacheMissingError: The cache holds no such video.
+            CacheCorruptError: The mark of its shard is damaged; the message names the video.
+        """
+        location = self.locate(video_id)
+        return self.shard(location.shard, video_id).mark.rows[location.entry]
+
+    def shard(self, name: str, video_id: str = "", array: str = "") -> ShardReader:
+        """Return the reader of a shard; a few are kept open.
+
+        Args:
+            name: The shard's.
+            video_id: For whose sake it is opened; named in the message of an error.
+            array: Likewise.
+
+        Raises:
+            CacheCorruptError: Its mark is damaged.
+        """
+        reader = self._opened.pop(name, None)
+        if reader is None:
+            try:
+                reader = ShardReader(self.storage, name, self.header.arrays)
+            except CacheCorruptError as error:
+                if not video_id:
+                    raise
+                what = f"'{array}' of video '{video_id}'" if array else f"the row of video '{video_id}'"
+                raise CacheCorruptError(f"{what} cannot be read: {error.what}", error.hint) from error
+        self._opened[name] = reader
+        if len(self._opened) > _OPEN_SHARDS:
+            self._opened.popitem(last=False)
+        return reader

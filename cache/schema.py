@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from diffvqa.cache.atomic import atomic_write_text
 from diffvqa.cache.errors import CacheCorruptError, CacheMissingError, SchemaTooNewError
 from diffvqa.cache.fingerprint import Fingerprint, FingerprintValue
+from diffvqa.cache.sealed import seal, unseal
+from diffvqa.cache.storage import Storage
 
 SCHEMA_VERSION = 1
 HEADER_FILE = "cache.json"
+RAGGED_DIMENSIONS = ("frame", "crop")
+_WRITE_ANEW = "Run 'diffvqa extract' again: for the same features it writes this file anew and keeps them."
+_MAKE_AGAIN = "Remove it and run 'diffvqa extract': its videos are done again."
 
 
 class _Stored(BaseModel):
@@ -24,21 +30,49 @@ StoredModel = TypeVar("StoredModel", bound=_Stored)
 
 
 class ArraySpec(_Stored):
-    """One array of the cache; a shard holds it as (videos, *shape), zero after a video's last frame.
+    """One array of the cache; a shard holds it as (videos, *shape), zero where a video has fewer frames or crops.
 
     Attributes:
         name: Branch and content, such as ``resize/latent``.
         dimensions: Names of the dimensions of one video's array; the first is ``frame``.
-        shape: Sizes of those dimensions; the first is the most frames that a video has.
+        shape: Sizes of those dimensions; for ``frame`` and ``crop`` the most that a video has.
         dtype: NumPy's name of the element type.
-        description: Content, unit and value range, in words.
+        unit: Of the values, as UDUNITS write it; ``1`` where they have none.
+        value_range: Smallest and largest value there can be; None where any finite number can be.
+        description: Content, in words.
     """
 
     name: str
     dimensions: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
+    unit: str
+    value_range: tuple[float, float] | None
     description: str
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the attributes of a stored array say of it, beside its dimensions and its type."""
+        value_range = None if self.value_range is None else list(self.value_range)
+        return {"description": self.description, "unit": self.unit, "value_range": value_range}
+
+    def shape_of(self, extents: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the shape of the array of a video with these many frames and crops."""
+        return tuple(extents.get(dimension, most) for dimension, most in zip(self.dimensions, self.shape, strict=True))
+
+    def extents_of(self, shape: tuple[int, ...]) -> dict[str, int]:
+        """Return how many frames and crops a video's array of this shape has.
+
+        Raises:
+            ValueError: The array does not fit this specification.
+        """
+        fits = len(shape) == len(self.shape) and all(
+            1 <= size <= most if dimension in RAGGED_DIMENSIONS else size == most
+            for dimension, size, most in zip(self.dimensions, shape, self.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(f"{self.name} is {shape}, expected {self.shape}")
+        sizes = dict(zip(self.dimensions, shape, strict=True))
+        return {dimension: sizes[dimension] for dimension in RAGGED_DIMENSIONS if dimension in sizes}
 
 
 class CacheHeader(_Stored):
@@ -50,7 +84,7 @@ class CacheHeader(_Stored):
         fingerprint_digest: Their SHA-256.
         recipe: The extraction recipe in full, as the user gave it.
         arrays: The arrays every usable video has.
-        software: Name -> version of what made the features.
+        software: Name -> version of what made the features, decoders among it.
         created: UTC, ISO 8601.
     """
 
@@ -70,24 +104,49 @@ class SourceStamp(_Stored):
         path: Where it lay.
         size: Bytes; -1 when there was no file.
         mtime_ns: Time of modification, nanoseconds since the epoch; -1 when there was no file.
+        sha256: Of its content, in hexadecimal; empty where it was not taken.
     """
 
     path: str
     size: int
     mtime_ns: int
+    sha256: str = ""
 
     @classmethod
     def of(cls, path: Path) -> SourceStamp:
-        """Return the stamp of the file at ``path`` as it is now."""
+        """Return the stamp of the file at ``path`` as it is now, without reading it."""
         try:
             stat = path.stat()
         except OSError:
             return cls(path=str(path), size=-1, mtime_ns=-1)
         return cls(path=str(path), size=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
-    def same_content_as(self, other: SourceStamp) -> bool:
-        """Whether both are the same bytes as far as size and time tell; the path may have moved."""
-        return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+    def with_content(self) -> SourceStamp:
+        """Return this stamp with the file's digest, which is empty if the file changed since or cannot be read."""
+        path = Path(self.path)
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            digest = ""
+        unchanged = SourceStamp.of(path) == self.model_copy(update={"sha256": ""})
+        return self.model_copy(update={"sha256": digest if unchanged else ""})
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there was a file."""
+        return self.size >= 0
+
+    def same_content_as(self, stored: SourceStamp) -> bool:
+        """Whether this file, as it is now, is the one that was stamped; its path may be another.
+
+        Size and time of modification decide; where the time alone differs, as in a copy, the content does.
+        """
+        if (self.size, self.mtime_ns) == (stored.size, stored.mtime_ns):
+            return True
+        if self.size != stored.size or not stored.sha256:
+            return False
+        return (self.sha256 or self.with_content().sha256) == stored.sha256
 
 
 class VideoRow(_Stored):
@@ -105,7 +164,9 @@ class VideoRow(_Stored):
         width: Of a frame, in pixels; 0 when unknown.
         height: Of a frame, in pixels; 0 when unknown.
         decoder: Name and version of what decoded it.
-        digests: Array name -> SHA-256 (hex) of this video's bytes in it, little-endian, C order, real frames only.
+        extents: How many frames (``frame``) and crops (``crop``) its arrays have; filled in on writing.
+        digests: Array name -> SHA-256 (hex) of this video's values in it, little-endian, C order, without the zeros
+            that fill the shard's array up; filled in on writing.
     """
 
     video_id: str
@@ -119,7 +180,20 @@ class VideoRow(_Stored):
     width: int = 0
     height: int = 0
     decoder: str = ""
+    extents: dict[str, int] = {}
     digests: dict[str, str] = {}
+
+
+class StoredFile(_Stored):
+    """One file of a shard.
+
+    Attributes:
+        size: Bytes.
+        sha256: Of its bytes, in hexadecimal.
+    """
+
+    size: int
+    sha256: str
 
 
 class ShardMark(_Stored):
@@ -127,54 +201,78 @@ class ShardMark(_Stored):
 
     Attributes:
         schema_version: Of the layout on disk.
+        fingerprint_digest: Of the features in it; that of the cache it belongs to.
+        files: Every file of the shard, by its path in the shard's folder.
         rows: One per video; usable videos lie in the shard's arrays in this order.
     """
 
     schema_version: int
+    fingerprint_digest: str
+    files: dict[str, StoredFile]
     rows: tuple[VideoRow, ...]
 
 
-def write_header(directory: Path, header: CacheHeader) -> None:
-    """Write the header of the cache in ``directory``, atomically."""
-    atomic_write_text(directory / HEADER_FILE, header.model_dump_json(indent=2) + "\n")
+def write_header(storage: Storage, header: CacheHeader) -> None:
+    """Write the header of the cache in ``storage``, in one step.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    storage.write(HEADER_FILE, seal(header.model_dump_json(indent=2)))
 
 
-def read_header(directory: Path) -> CacheHeader:
-    """Read the header of the cache in ``directory``.
+def read_header(storage: Storage) -> CacheHeader:
+    """Read the header of the cache in ``storage``.
 
     Raises:
         CacheMissingError: There is no cache.
         SchemaTooNewError: It was written by newer software.
         CacheCorruptError: The header is damaged.
+        CacheUnreachableError: The storage cannot be read.
     """
-    path = directory / HEADER_FILE
-    if not path.is_file():
-        raise CacheMissingError(f"{directory} is no feature cache: {HEADER_FILE} is missing.", "Run 'diffvqa extract'.")
-    header = parse_stored(path, CacheHeader)
+    where = storage.describe(HEADER_FILE)
+    try:
+        sealed = storage.read(HEADER_FILE)
+    except FileNotFoundError as error:
+        hint = "Run 'diffvqa extract'."
+        raise CacheMissingError(f"{storage.describe()} is no feature cache: {HEADER_FILE} is missing.", hint) from error
+    header = _validated(CacheHeader, unseal_document(sealed, where, _WRITE_ANEW), where, _WRITE_ANEW)
     if Fingerprint(header.fingerprint).digest != header.fingerprint_digest:
-        raise CacheCorruptError(f"{path} is damaged: its fingerprint does not match its digest.", _EXTRACT_ANEW)
+        raise CacheCorruptError(f"{where} is damaged: its fingerprint does not match its digest.", _WRITE_ANEW)
     return header
 
 
-def parse_stored(path: Path, model: type[StoredModel]) -> StoredModel:
-    """Read one of the cache's JSON files.
+def parse_mark(sealed: bytes, where: str) -> ShardMark:
+    """Return the mark that ``sealed``, the content of the file ``where``, is.
 
     Raises:
         SchemaTooNewError: It was written by newer software.
-        CacheCorruptError: It is not what was written.
+        CacheCorruptError: It is damaged.
     """
+    return _validated(ShardMark, unseal_document(sealed, where), where, _MAKE_AGAIN)
+
+
+def unseal_document(sealed: bytes, where: str, hint: str = _MAKE_AGAIN) -> dict[str, Any]:
+    """Return the checked JSON object of a stored file, of a version that this software knows.
+
+    Raises:
+        SchemaTooNewError: It was written by newer software.
+        CacheCorruptError: It is damaged.
+    """
+    content = unseal(sealed, where, hint)
     try:
-        stored = json.loads(path.read_bytes())
-        version = int(stored["schema_version"])
-        if version > SCHEMA_VERSION:
-            raise SchemaTooNewError(
-                f"{path} has schema version {version}; this software knows up to {SCHEMA_VERSION}.",
-                "Upgrade diffvqa.",
-            )
-        return model.model_validate_json(path.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = _EXTRACT_ANEW if model is CacheHeader else "Remove it and run 'diffvqa extract': its videos are redone."
-        raise CacheCorruptError(f"{path} is damaged: {str(error).splitlines()[0]}.", hint) from error
+        document: dict[str, Any] = json.loads(content)
+        version = int(document["schema_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheCorruptError(f"{where} is damaged: {error}.", hint) from error
+    if version > SCHEMA_VERSION:
+        what = f"{where} has schema version {version}; this software knows up to {SCHEMA_VERSION}."
+        raise SchemaTooNewError(what, "Upgrade diffvqa.")
+    return document
 
 
-_EXTRACT_ANEW = "Extract into another directory, or with --overwrite."
+def _validated(model: type[StoredModel], document: dict[str, Any], where: str, hint: str) -> StoredModel:
+    try:
+        return model.model_validate(document)
+    except ValueError as error:
+        raise CacheCorruptError(f"{where} is damaged: {str(error).splitlines()[0]}.", hint) from error

@@ -1,27 +1,29 @@
-"""Writing a shard: whole, checked, published atomically, then marked done."""
+"""Writing a shard: whole, checked, published in one step, then marked done."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
-from diffvqa.cache.atomic import atomic_write_text, reporting_output_errors
 from diffvqa.cache.layout import create_array, data_file, encode_videos
-from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, ShardMark, VideoRow
+from diffvqa.cache.run_lock import Run, require_current
+from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, CacheHeader, ShardMark, StoredFile, VideoRow
+from diffvqa.cache.sealed import seal
+from diffvqa.cache.storage import UNFINISHED_PREFIX, Storage
 
 SHARDS_FOLDER = "shards"
 MARK_SUFFIX = ".json"
 DATA_SUFFIX = ".zarr"
-_UNFINISHED_PREFIX = ".unfinished-"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class ShardEntry:
     """One video on its way into a shard.
 
     Attributes:
-        row: What is known of it; its digests are filled in on writing.
+        row: What is known of it; its extents and digests are filled in on writing.
         arrays: Array name -> (frames, ...) array, or None for a video that failed.
     """
 
@@ -37,50 +39,121 @@ class ShardEntry:
     arrays: Mapping[str, NDArray[Any]] | None
 
 
-def write_shard(directory: Path, number: int, entries: Sequence[ShardEntry], specs: Sequence[ArraySpec]) -> None:
-    """Write one shard of the cache in ``directory``; when this returns, its rows exist and are on disk.
+@dataclass
+class ShardWriter:
+    """Publishes the shards of a run; any number of these work side by side, in any number of processes.
 
-    Args:
-        directory: The cache.
-        number: Orders the shards: of two rows of one video the one in the later shard counts.
-        entries: The videos, in the order in which they are to be stored.
-        specs: The arrays that every usable video has.
+    Attributes:
+        storage: Of the cache.
+        header: Of the cache.
+        run: In whose name; nothing is published once it is over.
+    """
+
+    storage: Storage
+    header: CacheHeader
+    run: Run
+    _published: int = field(default=0, init=False)
+
+    def write(self, entries: Sequence[ShardEntry]) -> str:
+        """Write one shard; when this returns, its rows exist and are durable.
+
+        Args:
+            entries: The videos, in the order in which they are to be stored; at least one.
+
+        Returns:
+            The shard's name.
+
+        Raises:
+            OutputError: The storage is full or not writable; nothing incomplete is left behind for readers.
+            CacheBusyError: Another run has taken over.
+            ValueError: An entry's arrays are not those of the header.
+        """
+        rows = tuple(_described(entry, self.header.arrays) for entry in entries)
+        usable = [entry.arrays for entry in entries if entry.arrays is not None]
+        name = shard_name(self.run.number, self._published)
+        self._published += 1
+        files: dict[str, StoredFile] = {}
+        with self.storage.new_folder(data_folder(name)) as folder:
+            for path, content in _files_of(self.header.arrays, usable):
+                folder.write(path, content)
+                files[path] = StoredFile(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        mark = ShardMark(
+            schema_version=SCHEMA_VERSION,
+            fingerprint_digest=self.header.fingerprint_digest,
+            files=dict(sorted(files.items())),
+            rows=rows,
+        )
+        publish_mark(self.storage, self.run, name, seal(mark.model_dump_json()))
+        return name
+
+
+def shard_name(run: int, sequence: int) -> str:
+    """Return a new shard's name; names sort in the order of writing, and end in something unique."""
+    return f"{run:06d}-{sequence:06d}-{uuid.uuid4().hex[:8]}"
+
+
+def mark_file(name: str) -> str:
+    """Return where a shard's mark lies in its cache."""
+    return f"{SHARDS_FOLDER}/{name}{MARK_SUFFIX}"
+
+
+def data_folder(name: str) -> str:
+    """Return where a shard's data lies in its cache."""
+    return f"{SHARDS_FOLDER}/{name}{DATA_SUFFIX}"
+
+
+def publish_mark(storage: Storage, run: Run, name: str, sealed: bytes) -> None:
+    """Mark a shard, whose data is there, as done.
 
     Raises:
-        OutputError: The disk is full or not writable; nothing incomplete is left behind for readers.
-        ValueError: An entry's arrays are not those of ``specs``.
+        CacheBusyError: Another run has taken over; the shard does not exist.
+        OutputError: The mark cannot be written.
     """
-    shards = directory / SHARDS_FOLDER
-    name = f"{number:06d}-{uuid.uuid4().hex[:8]}"
-    unfinished = shards / f"{_UNFINISHED_PREFIX}{name}"
-    usable = [entry for entry in entries if entry.arrays is not None]
-    try:
-        with reporting_output_errors(shards):
-            unfinished.mkdir(parents=True)
-            for spec in specs if usable else ():
-                _write_array(unfinished, spec, [_checked(entry, spec) for entry in usable])
-            _flush_to_disk(unfinished)
-            unfinished.rename(shards / f"{name}{DATA_SUFFIX}")
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    mark = ShardMark(schema_version=SCHEMA_VERSION, rows=tuple(_with_digests(entry) for entry in entries))
-    atomic_write_text(shards / f"{name}{MARK_SUFFIX}", mark.model_dump_json() + "\n")
+    with storage.publishing():
+        require_current(storage, run)
+        storage.write(mark_file(name), sealed)
+        try:
+            # An object store has no lock to hold meanwhile: a run that took over just now may have removed the data.
+            require_current(storage, run)
+        except BaseException:
+            storage.delete(mark_file(name))
+            raise
 
 
-def remove_unmarked(directory: Path) -> int:
-    """Remove what interrupted writers left behind and return how many shards it was; only the writer may call this."""
-    shards = directory / SHARDS_FOLDER
+def list_marks(storage: Storage) -> dict[str, int]:
+    """Return the size in bytes of every mark, by its shard's name, in the order of writing.
+
+    Raises:
+        CacheUnreachableError: The storage cannot be read.
+    """
+    return {
+        PurePosixPath(listed.name).stem: listed.size
+        for listed in storage.entries(SHARDS_FOLDER)
+        if not listed.is_folder and listed.base.endswith(MARK_SUFFIX) and not listed.base.startswith(".")
+    }
+
+
+def run_of(name: str) -> int:
+    """Return the number of the run that wrote a shard."""
+    return int(name.split("-")[0])
+
+
+def remove_unmarked(storage: Storage) -> int:
+    """Remove what interrupted runs left behind and return how many shards it was; only a run that began may call this.
+
+    Raises:
+        OutputError: Something cannot be removed.
+    """
+    listed = storage.entries(SHARDS_FOLDER)
+    marked = {one.base.removesuffix(MARK_SUFFIX) for one in listed if one.base.endswith(MARK_SUFFIX)}
     leftovers = [
-        path
-        for path in (shards.iterdir() if shards.is_dir() else ())
-        if path.name.startswith(".") or (path.suffix == DATA_SUFFIX and not path.with_suffix(MARK_SUFFIX).is_file())
+        one
+        for one in listed
+        if one.base.startswith(".") or (one.is_folder and one.base.removesuffix(DATA_SUFFIX) not in marked)
     ]
-    for path in leftovers:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    return len(leftovers)
+    for leftover in leftovers:
+        storage.delete(leftover.name)
+    return sum(one.base.startswith(UNFINISHED_PREFIX) or one.is_folder for one in leftovers)
 
 
 def digest_of(array: NDArray[Any]) -> str:
@@ -89,32 +162,32 @@ def digest_of(array: NDArray[Any]) -> str:
     return hashlib.sha256(little_endian.data).hexdigest()
 
 
-def _checked(entry: ShardEntry, spec: ArraySpec) -> NDArray[Any]:
-    assert entry.arrays is not None  # noqa: S101  # the caller passes usable entries only
-    array = entry.arrays[spec.name]
-    if array.shape[1:] != spec.shape[1:] or not 1 <= array.shape[0] <= spec.shape[0] or array.dtype != spec.dtype:
-        raise ValueError(
-            f"{entry.row.video_id}: {spec.name} is {array.dtype}{array.shape}, expected {spec.dtype}{spec.shape}"
-        )
-    return array
-
-
-def _write_array(shard: Path, spec: ArraySpec, videos: Sequence[NDArray[Any]]) -> None:
-    create_array(shard, spec, len(videos))
-    file = shard / data_file(spec)
-    file.parent.mkdir(parents=True)
-    file.write_bytes(encode_videos(spec, videos))
-
-
-def _with_digests(entry: ShardEntry) -> VideoRow:
-    digests = {name: digest_of(array) for name, array in (entry.arrays or {}).items()}
-    return entry.row.model_copy(update={"digests": digests})
-
-
-def _flush_to_disk(folder: Path) -> None:
-    for path in (*folder.rglob("*"), folder):
-        descriptor = os.open(path, os.O_RDONLY)
+def _described(entry: ShardEntry, specs: Sequence[ArraySpec]) -> VideoRow:
+    """Return the entry's row with its extents and digests, after a look at its arrays."""
+    if entry.arrays is None:
+        return entry.row
+    extents: dict[str, int] = {}
+    for spec in specs:
+        array = entry.arrays[spec.name]
+        if array.dtype != spec.dtype:
+            raise ValueError(f"{entry.row.video_id}: {spec.name} is {array.dtype}, expected {spec.dtype}")
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            found = spec.extents_of(array.shape)
+        except ValueError as error:
+            raise ValueError(f"{entry.row.video_id}: {error}") from error
+        if any(extents.setdefault(dimension, size) != size for dimension, size in found.items()):
+            raise ValueError(f"{entry.row.video_id}: {spec.name} has {found}, other arrays have {extents}")
+    digests = {spec.name: digest_of(entry.arrays[spec.name]) for spec in specs}
+    return entry.row.model_copy(update={"extents": extents, "digests": digests})
+
+
+def _files_of(specs: Sequence[ArraySpec], usable: Sequence[Mapping[str, NDArray[Any]]]) -> Iterator[tuple[str, bytes]]:
+    """Yield path and content of a shard's files, one array after the other."""
+    metadata: dict[str, Buffer] = {}
+    store = MemoryStore(metadata)
+    zarr.create_group(store)
+    for spec in specs if usable else ():
+        create_array(store, spec, len(usable))
+        yield data_file(spec), bytes(encode_videos(spec, (arrays[spec.name] for arrays in usable)))
+    for path, content in metadata.items():
+        yield path, content.to_bytes()

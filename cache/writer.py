@@ -1,28 +1,27 @@
-"""Filling a cache: one writer at a time, resumable, a shard at a time."""
+"""Filling a cache: one run at a time, resumable, a shard at a time."""
 
 from __future__ import annotations
 
 import logging
-import shutil
-import uuid
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from diffvqa.cache.atomic import TEMPORARY_PREFIX
-from diffvqa.cache.errors import CacheBusyError, CacheError
+from diffvqa.cache.catalogue import CATALOGUE_FOLDER, Catalogue
+from diffvqa.cache.errors import CacheCorruptError, CacheError, CacheMissingError, FingerprintMismatchError
 from diffvqa.cache.fingerprint import Fingerprint
-from diffvqa.cache.lock import held_exclusively
-from diffvqa.cache.reader import Catalogue
+from diffvqa.cache.run_lock import WRITERS_FOLDER, Run, begin_run
 from diffvqa.cache.schema import HEADER_FILE, CacheHeader, SourceStamp, VideoRow, read_header, write_header
-from diffvqa.cache.shards import SHARDS_FOLDER, ShardEntry, remove_unmarked, write_shard
+from diffvqa.cache.shard_reader import ShardReader
+from diffvqa.cache.shards import ShardEntry, ShardWriter, list_marks, mark_file, remove_unmarked, run_of
+from diffvqa.cache.storage import Storage, is_ours, open_storage
 
 logger = logging.getLogger(__name__)
 
-_LOCK_FILE = ".lock"
-_DISCARDED_PREFIX = ".discarded-"
+WAYS_OUT = "Choose another directory with --cache, or replace these features with --overwrite."
 
 
 @dataclass(frozen=True)
@@ -33,79 +32,119 @@ class ResumePlan:
         pending: Ids to be done, in the order given.
         done: Ids whose features are there and fresh.
         failed_before: Rows of earlier failures that are left as they are.
+        new: Ids among the pending that the cache does not know.
         changed: Ids among the pending whose file changed since.
+        gone: Ids among the done whose file is not there any more.
         vanished: Ids in the cache that were not asked for.
     """
 
     pending: tuple[str, ...]
     done: tuple[str, ...]
     failed_before: tuple[VideoRow, ...]
+    new: tuple[str, ...]
     changed: tuple[str, ...]
+    gone: tuple[str, ...]
     vanished: tuple[str, ...]
 
 
 class CacheWriter:
     """Holds a cache open for writing; use it as a context manager.
 
-    On leaving, the videos added so far are published, also after Ctrl-C.
+    On leaving, the videos added so far are published, also after Ctrl-C. Other processes may publish into the same
+    cache meanwhile, each with a ``ShardWriter`` of its own in the name of this writer's ``run``.
 
     Args:
-        directory: The cache; made if absent.
+        location: The cache's folder or URL; made if absent.
         header: What it is to hold.
         shard_videos: Videos per shard: the unit of writing, and what a crash can cost.
         overwrite: Replace the features that are there, whatever made them.
 
+    Attributes:
+        storage: Where the cache lies.
+        header: What it holds; once it is open, the header that is stored there.
+        run: The right to publish there, once it is open; it ends when this is left.
+
     Raises:
-        FingerprintMismatchError: The directory holds other features.
+        FingerprintMismatchError: Other features are there.
         CacheBusyError: Another process is writing there.
-        CacheError: The directory holds something else.
-        OutputError: The directory cannot be written.
+        CacheError: Something else is there.
+        OutputError: The place cannot be written to.
+        CacheUnreachableError: The place cannot be read.
     """
 
-    def __init__(self, directory: Path, header: CacheHeader, *, shard_videos: int, overwrite: bool = False) -> None:
-        self._directory = directory
-        self._header = header
+    def __init__(
+        self, location: Path | str, header: CacheHeader, *, shard_videos: int, overwrite: bool = False
+    ) -> None:
+        self.storage = open_storage(location)
+        self.header = header
         self._shard_videos = shard_videos
         self._overwrite = overwrite
+        self.run: Run
         self._buffer: list[ShardEntry] = []
 
     def __enter__(self) -> CacheWriter:
-        busy = CacheBusyError(
-            f"{self._directory} is being written by another process.", "Wait for it to end, then run this again."
-        )
+        # Refused before anything is written there, this run's own lock included.
+        self._settled_header()
         with ExitStack() as held:
-            held.enter_context(held_exclusively(self._directory / _LOCK_FILE, busy))
+            self.run = held.enter_context(begin_run(self.storage, at_least=self._next_run))
             self._open()
             self._held = held.pop_all()
         return self
 
+    def _next_run(self) -> int:
+        return 1 + max(map(run_of, list_marks(self.storage)), default=-1)
+
     def _open(self) -> None:
-        if (self._directory / HEADER_FILE).is_file() and not self._overwrite:
-            stored = Fingerprint(read_header(self._directory).fingerprint)
-            ways_out = "Choose another directory with --cache, or replace these features with --overwrite."
-            Fingerprint(self._header.fingerprint).require_equal(stored, self._directory, ways_out)
+        if self._overwrite:
+            _discard_marks(self.storage)
+            write_header(self.storage, self.header)
         else:
-            self._begin_anew()
-        for discarded in self._directory.glob(f"{_DISCARDED_PREFIX}*"):
-            shutil.rmtree(discarded)
-        removed = remove_unmarked(self._directory)
+            stored = self._settled_header()
+            if stored is None:
+                write_header(self.storage, self.header)
+            else:
+                self.header = stored
+        removed = remove_unmarked(self.storage)
         if removed:
             logger.info("removed %d unfinished shard(s) of an interrupted run", removed)
-        self._catalogue = Catalogue(self._directory)
-        self._next_shard = self._catalogue.next_shard_number
+        self._shards = ShardWriter(self.storage, self.header, self.run)
+        self._catalogue = self._indexed_catalogue()
 
-    def _begin_anew(self) -> None:
-        """Put the header over an empty cache; cut short anywhere, this leaves no old shard under the new header."""
-        shards = self._directory / SHARDS_FOLDER
-        if not (self._directory / HEADER_FILE).is_file():
-            ours = (_LOCK_FILE, _DISCARDED_PREFIX, TEMPORARY_PREFIX)
-            if not all(path.name.startswith(ours) for path in self._directory.iterdir()):
-                raise CacheError(
-                    f"{self._directory} is not empty and no feature cache.", "Choose another with --cache."
-                )
-        elif shards.is_dir():
-            shards.rename(self._directory / f"{_DISCARDED_PREFIX}{uuid.uuid4().hex[:8]}")
-        write_header(self._directory, self._header)
+    def _settled_header(self) -> CacheHeader | None:
+        """Return the header that is there, or None where it is to be written; refuse what is no place for it."""
+        storage = self.storage
+        try:
+            stored = read_header(storage)
+        except CacheMissingError:
+            strangers = [
+                listed for listed in storage.entries() if not is_ours(listed) and listed.name != WRITERS_FOLDER
+            ]
+            if strangers and not self._is_ours_by_marks():
+                what = f"{storage.describe()} is not empty and no feature cache."
+                raise CacheError(what, "Choose another with --cache.") from None
+            return None
+        except CacheCorruptError:
+            if not self._overwrite and not self._is_ours_by_marks():
+                raise
+            logger.warning("%s is damaged; it is written anew", storage.describe(HEADER_FILE))
+            return None
+        if not self._overwrite:
+            asked = Fingerprint(self.header.fingerprint)
+            asked.require_equal(Fingerprint(stored.fingerprint), storage.describe(), WAYS_OUT)
+            _require_same_arrays(self.header, stored, storage.describe())
+        return stored
+
+    def _is_ours_by_marks(self) -> bool:
+        """Whether there are shards, and every one says that it holds the features asked for."""
+        marks = list_marks(self.storage)
+        catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
+        return bool(marks) and not catalogue.damaged
+
+    def _indexed_catalogue(self) -> Catalogue:
+        catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
+        if catalogue.unindexed:
+            catalogue.store(self.storage, self.header.fingerprint_digest)
+        return catalogue
 
     def plan(self, sources: Iterable[tuple[str, Path]], *, retry_failed: bool = False) -> ResumePlan:
         """Compare the videos asked for with what is there.
@@ -113,30 +152,60 @@ class CacheWriter:
         Args:
             sources: (video id, path of its file) of every video of the data set.
             retry_failed: Try the earlier failures again.
+
+        Raises:
+            CacheCorruptError: The mark of a video that failed before is damaged.
         """
-        pending, done, failed_before, changed, asked = [], [], [], [], set()
+        catalogue = self._catalogue
+        pending, done, failed, new, changed, gone = [], [], [], [], [], []
+        asked = set()
         for video_id, path in sources:
             asked.add(video_id)
-            location = self._catalogue.locate(video_id)
-            if location is None:
+            now = SourceStamp.of(path)
+            if video_id not in catalogue:
+                new.append(video_id)
                 pending.append(video_id)
-            elif not location.row.source.same_content_as(SourceStamp.of(path)):
+            elif catalogue.is_ok(video_id) and not now.is_there:
+                gone.append(video_id)
+                done.append(video_id)
+            elif not catalogue.is_unchanged(video_id, now):
                 changed.append(video_id)
                 pending.append(video_id)
-            elif location.row.status == "ok":
+            elif catalogue.is_ok(video_id):
                 done.append(video_id)
             elif retry_failed:
                 pending.append(video_id)
             else:
-                failed_before.append(location.row)
-        vanished = [row.video_id for row in self._catalogue.rows() if row.video_id not in asked]
-        return ResumePlan(tuple(pending), tuple(done), tuple(failed_before), tuple(changed), tuple(vanished))
+                failed.append(video_id)
+        return ResumePlan(
+            pending=tuple(pending),
+            done=tuple(done),
+            failed_before=self._rows(failed),
+            new=tuple(new),
+            changed=tuple(changed),
+            gone=tuple(gone),
+            vanished=tuple(video_id for video_id in catalogue.ids() if video_id not in asked),
+        )
+
+    def _rows(self, video_ids: Iterable[str]) -> tuple[VideoRow, ...]:
+        """Read the rows of videos from their marks, each mark once."""
+        by_shard = defaultdict(list)
+        for video_id in video_ids:
+            location = self._catalogue.locate(video_id)
+            assert location is not None  # noqa: S101  # the plan asks for videos that are there
+            by_shard[location.shard].append(location.entry)
+        rows: list[VideoRow] = []
+        for shard, entries in by_shard.items():
+            mark = ShardReader(self.storage, shard, self.header.arrays).mark
+            rows += [mark.rows[entry] for entry in entries]
+        return tuple(rows)
 
     def add(self, entry: ShardEntry) -> None:
         """Add a video; every ``shard_videos`` of them are published together.
 
         Raises:
             OutputError: The shard cannot be written.
+            CacheBusyError: Another run has taken over.
         """
         self._buffer.append(entry)
         if len(self._buffer) >= self._shard_videos:
@@ -147,12 +216,11 @@ class CacheWriter:
 
         Raises:
             OutputError: The shard cannot be written.
+            CacheBusyError: Another run has taken over.
         """
         entries, self._buffer = self._buffer, []
-        if not entries:
-            return
-        write_shard(self._directory, self._next_shard, entries, self._header.arrays)
-        self._next_shard += 1
+        if entries:
+            self._shards.write(entries)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -160,5 +228,26 @@ class CacheWriter:
         try:
             if error is None or isinstance(error, KeyboardInterrupt):
                 self.publish()
+                self._indexed_catalogue()
         finally:
             self._held.close()
+
+
+def _discard_marks(storage: Storage) -> None:
+    """Make the shards of a cache invisible; cut short anywhere, this leaves a smaller cache of the same features."""
+    storage.delete(CATALOGUE_FOLDER)
+    for name in list_marks(storage):
+        storage.delete(mark_file(name))
+
+
+def _require_same_arrays(asked: CacheHeader, stored: CacheHeader, where: str) -> None:
+    """Check what a fingerprint does not speak of: that the arrays have the same names, shapes and types."""
+    layouts = [
+        {spec.name: (spec.dimensions, spec.shape, spec.dtype) for spec in header.arrays} for header in (asked, stored)
+    ]
+    for name in sorted({*layouts[0], *layouts[1]}):
+        here, there = (layout.get(name, "(absent)") for layout in layouts)
+        if here != there:
+            raise FingerprintMismatchError(
+                f"{where} holds other arrays: {name} is {there} there, not {here}.", WAYS_OUT
+            )

@@ -162,7 +162,7 @@ def _evaluate_one(model: str, labelled: LabelledSet, settings: Settings) -> Eval
     loaded = load_regressors(folder)
     trained_on = Fingerprint(loaded.extract["fingerprint"])
     ways_out = f"Extract '{labelled.name}' with the recipe in {folder / 'settings.toml'}, or train on these features."
-    trained_on.require_equal(Fingerprint(labelled.features.header.fingerprint), labelled.features.directory, ways_out)
+    trained_on.require_equal(Fingerprint(labelled.features.header.fingerprint), labelled.features.url, ways_out)
     if labelled.name in loaded.labels:
         prefix = f"{labelled.name}/" if len(loaded.labels) > 1 else ""
         splits = read_test_predictions(folder, labelled.name)

@@ -45,7 +45,7 @@ def export(
     *,
     file_format: ExportFormat = ExportFormat.H5,
     out: Path | None = None,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
 ) -> ExportSummary:
     """Export a data set's features with its ids, labels and provenance.
 
@@ -54,7 +54,7 @@ def export(
         settings: Where outputs lie.
         file_format: Of the file.
         out: The file; ``runs/<name>/<name>.<format>`` when None.
-        cache: The features; ``runs/<name>/features`` when None.
+        cache: Folder or URL of the features; ``runs/<name>/features`` when None.
 
     Raises:
         DatasetError: The data set is not prepared.
@@ -91,9 +91,7 @@ def command(
     out: Annotated[
         Path | None, typer.Option("--out", help="The file (default: runs/NAME/NAME.h5).", show_default=False)
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="The features (default: runs/NAME/features).", show_default=False)
-    ] = None,
+    cache: options.Cache = None,
     runs: options.Runs = None,
     config: options.Config = None,
     assignments: options.Set = None,

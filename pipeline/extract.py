@@ -16,7 +16,7 @@ from diffvqa.pipeline import options
 if TYPE_CHECKING:
     from diffvqa.cache.schema import CacheHeader, SourceStamp, VideoRow
     from diffvqa.cache.shards import ShardEntry
-    from diffvqa.cache.writer import CacheWriter
+    from diffvqa.cache.writer import CacheWriter, ResumePlan
     from diffvqa.pipeline.backbone import Backbone
     from diffvqa.pipeline.config import Settings
     from diffvqa.stages.decoding import FailedVideo, VideoSource
@@ -38,7 +38,7 @@ class ExtractSummary:
         seconds: How long it took.
     """
 
-    cache: Path
+    cache: str
     extracted: int
     done_before: int
     failures: tuple[VideoRow, ...]
@@ -50,7 +50,7 @@ def extract(
     name: str,
     settings: Settings,
     *,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
 ) -> ExtractSummary:
@@ -59,7 +59,7 @@ def extract(
     Args:
         name: The data set's.
         settings: Recipe and runtime.
-        cache: Where to put the features; ``runs/<name>/features`` when None.
+        cache: Folder or URL to put the features at; ``runs/<name>/features`` when None.
         retry_failed: Try the videos again that failed before.
         overwrite: Replace features of another recipe instead of refusing.
 
@@ -69,10 +69,8 @@ def extract(
         CacheError: The cache is busy, damaged, or holds other features.
         OutputError: The cache cannot be written.
     """
-    from diffvqa.cache.atomic import atomic_write_text
     from diffvqa.cache.writer import CacheWriter
     from diffvqa.pipeline.backbone import load_backbone
-    from diffvqa.pipeline.config import SETTINGS_FILE
     from diffvqa.pipeline.manifest import read_manifest
     from diffvqa.pipeline.runs import DatasetRun
     from diffvqa.stages.decoding import VideoSource
@@ -81,26 +79,39 @@ def extract(
     run = DatasetRun(settings.runtime.runs, name).require_prepared()
     manifest = read_manifest(run.folder)
     paths = {row.video_id: row.path for row in manifest.rows}
-    directory, runtime = cache or run.features, settings.runtime
+    location, runtime = cache or run.features, settings.runtime
     backbone = load_backbone(settings.extract, runtime)
     header = _header(settings, backbone)
-    with CacheWriter(directory, header, shard_videos=runtime.shard_videos, overwrite=overwrite) as writer:
-        atomic_write_text(directory / SETTINGS_FILE, settings.to_toml())
+    with CacheWriter(location, header, shard_videos=runtime.shard_videos, overwrite=overwrite) as writer:
         plan = writer.plan(paths.items(), retry_failed=retry_failed)
-        if plan.changed:
-            logger.warning("%d video file(s) changed since; their features are made anew", len(plan.changed))
-        if plan.vanished:
-            logger.warning("%d video(s) in %s are not in the manifest any more", len(plan.vanished), directory)
+        _report(plan, str(location))
         sources = [VideoSource(video_id, paths[video_id]) for video_id in plan.pending]
         failed_now = _extract_into(writer, sources, backbone, settings, f"extract {name}")
     return ExtractSummary(
-        cache=directory,
+        cache=str(location),
         extracted=len(sources) - len(failed_now),
         done_before=len(plan.done),
         failures=(*plan.failed_before, *failed_now),
         labelled=any(row.score is not None for row in manifest.rows),
         seconds=time.monotonic() - begun,
     )
+
+
+def _report(plan: ResumePlan, location: str) -> None:
+    """Say what is not as it was when the features were made."""
+    if plan.changed:
+        logger.warning("%s: the file changed since; features are made anew", _some(plan.changed))
+    if plan.gone:
+        logger.warning("%s: the file is not there any more; features are kept", _some(plan.gone))
+    if plan.vanished:
+        logger.warning("%s: in %s, and not in the manifest any more", _some(plan.vanished), location)
+    if plan.done and plan.new:
+        logger.info("%s: new in the manifest", _some(plan.new))
+
+
+def _some(video_ids: Sequence[str], shown: int = 3) -> str:
+    more = f" and {len(video_ids) - shown} more" if len(video_ids) > shown else ""
+    return f"{len(video_ids)} video(s) ({', '.join(video_ids[:shown])}{more})"
 
 
 def _extract_into(
@@ -158,14 +169,14 @@ def _entry(result: ExtractedVideo | FailedVideo, stamps: Mapping[str, SourceStam
             status="failed",
             reason=result.reason,
             detail=result.detail,
-            source=stamps[result.source.video_id],
+            source=stamps[result.source.video_id].with_content(),
         )
         return ShardEntry(row, None)
     decoded = result.decoded
     row = VideoRow(
         video_id=decoded.source.video_id,
         status="ok",
-        source=stamps[decoded.source.video_id],
+        source=stamps[decoded.source.video_id].with_content(),
         frame_indices=tuple(decoded.frame_indices.tolist()),
         timestamps=tuple(decoded.timestamps.tolist()),
         crop_positions=tuple((int(top), int(left)) for top, left in decoded.crop_positions),
@@ -182,10 +193,7 @@ def command(
         str | None,
         typer.Option("--model", help="Model folder, or a shipped one's name (default: nano).", show_default=False),
     ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option("--cache", help="Where to put the features (default: runs/NAME/features).", show_default=False),
-    ] = None,
+    cache: options.Cache = None,
     frames: Annotated[
         int | None, typer.Option("--frames", help="Frames per video (default: 8).", show_default=False)
     ] = None,

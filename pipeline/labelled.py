@@ -100,7 +100,7 @@ class LabelledSets:
             FingerprintMismatchError: They were not; the message names the field and both values.
         """
         mine, theirs = (Fingerprint(each.extract["fingerprint"]) for each in (self, other))
-        mine.require_equal(theirs, other.sets[0].features.directory, _TRAIN_APART)
+        mine.require_equal(theirs, other.sets[0].features.url, _TRAIN_APART)
 
     def splits(self, recipe: TrainRecipe, *, file: Path | None = None, official: bool = True) -> tuple[Split, ...]:
         """Return the splits to train on: those of a file, the official ones where there are any, or random ones.

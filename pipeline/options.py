@@ -22,7 +22,12 @@ ShowConfig = Annotated[bool, typer.Option("--show-config", help="Show the resolv
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of all outputs (default: runs).", show_default=False)]
 Cache = Annotated[
     str | None,
-    typer.Option("--cache", help="The features: a folder or a URL (default: runs/NAME/features).", show_default=False),
+    typer.Option(
+        "--cache",
+        metavar="PATH|URL",
+        help="Where the features are, s3://... included (default: runs/NAME/features).",
+        show_default=False,
+    ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 1 if any video fails.")]
 Device = Annotated[

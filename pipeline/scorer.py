@@ -69,7 +69,7 @@ class Scorer:
         self._backbone = load_backbone(self.recipe, runtime)
         trained_on = Fingerprint(loaded.extract["fingerprint"])
         ways_out = "Put back the diffusion model it was trained with, or train again on features of this one."
-        self._backbone.fingerprint.require_equal(trained_on, model, ways_out)
+        self._backbone.fingerprint.require_equal(trained_on, str(model), ways_out)
 
     def score(self, paths: Iterable[Path]) -> Iterator[ScoredVideo]:
         """Yield the score or the failure of each video, in the order given."""

@@ -31,6 +31,18 @@ class ExtractedVideo:
     arrays: dict[str, NDArray[np.generic]]
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What is kept of every view; the features are bounded only by their type."""
+
+    name: str
+    dimensions: tuple[str, ...]
+    shape: tuple[int, ...]
+    description: str
+    dtype: str = "float16"
+    value_range: tuple[float, float] | None = None
+
+
 def extraction_fingerprint(recipe: ExtractRecipe, weights_hash: str) -> Fingerprint:
     """Return the fingerprint of the features that a recipe and a model folder make.
 
@@ -48,27 +60,28 @@ def array_specs(recipe: ExtractRecipe, extractor: DiffusionFeatureExtractor) -> 
     """Return the arrays that stage one makes of a video, with names, dimensions, dtypes and value ranges."""
     size = recipe.view_size
     contents = (
-        ("latent", ("channel", "y", "x"), extractor.latent_shape, "float16", "reconstructed latent, about -1 to 1"),
-        (
+        _Content("latent", ("channel", "y", "x"), extractor.latent_shape, "reconstructed latent, mostly -1 to 1"),
+        _Content(
             "multiscale",
             ("channel", "grid_y", "grid_x"),
             extractor.multiscale_shape,
-            "float16",
-            "maps of the U-Net's up-blocks at the last step: mean (and std) of each grid cell; unbounded",
+            "maps of the U-Net's up-blocks at the last step: mean (and std) of each grid cell",
         ),
-        ("frames", ("y", "x", "rgb"), (size, size, 3), "uint8", "pixels of the view, RGB, 0 to 255"),
+        _Content("frames", ("y", "x", "rgb"), (size, size, 3), "pixels of the view, RGB", "uint8", (0, 255)),
     )
     branches = (("resize", (), ()), ("crop", ("crop",), (recipe.crops,)))
     return tuple(
         ArraySpec(
-            name=f"{branch}/{name}",
-            dimensions=("frame", *extra_dimension, *dimensions),
-            shape=(recipe.frames, *extra_extent, *shape),
-            dtype=dtype,
-            description=description,
+            name=f"{branch}/{content.name}",
+            dimensions=("frame", *extra_dimension, *content.dimensions),
+            shape=(recipe.frames, *extra_extent, *content.shape),
+            dtype=content.dtype,
+            unit="1",
+            value_range=content.value_range,
+            description=content.description,
         )
         for branch, extra_dimension, extra_extent in branches
-        for name, dimensions, shape, dtype, description in contents
+        for content in contents
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffvqa.cache.fingerprint import Fingerprint
+from diffvqa.cache.reader import FeatureCache
 from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
 from diffvqa.cache.shards import ShardEntry
 from diffvqa.cache.writer import CacheWriter
@@ -20,6 +21,8 @@ SPECS = (
         dimensions=("frame", "channel", "y", "x"),
         shape=(MOST_FRAMES, 3, 2, 2),
         dtype="float16",
+        unit="1",
+        value_range=None,
         description="a latent",
     ),
     ArraySpec(
@@ -27,6 +30,8 @@ SPECS = (
         dimensions=("frame", "crop", "y", "x", "rgb"),
         shape=(MOST_FRAMES, 2, 4, 4, 3),
         dtype="uint8",
+        unit="1",
+        value_range=(0, 255),
         description="pixels",
     ),
 )
@@ -45,15 +50,15 @@ def header(**fields: int) -> CacheHeader:
     )
 
 
-def arrays_of(video_id: str, frames: int = MOST_FRAMES) -> dict[str, NDArray[Any]]:
+def arrays_of(video_id: str, frames: int = MOST_FRAMES, crops: int = 2) -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(list(video_id.encode()))
     return {
         "resize/latent": rng.normal(size=(frames, 3, 2, 2)).astype(np.float16),
-        "crop/frames": rng.integers(0, 256, (frames, 2, 4, 4, 3), np.uint8),
+        "crop/frames": rng.integers(0, 256, (frames, crops, 4, 4, 3), np.uint8),
     }
 
 
-def usable(video_id: str, *, frames: int = MOST_FRAMES, path: Path | None = None) -> ShardEntry:
+def usable(video_id: str, *, frames: int = MOST_FRAMES, crops: int = 2, path: Path | None = None) -> ShardEntry:
     row = VideoRow(
         video_id=video_id,
         status="ok",
@@ -61,7 +66,7 @@ def usable(video_id: str, *, frames: int = MOST_FRAMES, path: Path | None = None
         frame_indices=tuple(range(frames)),
         timestamps=tuple(0.5 * index for index in range(frames)),
     )
-    return ShardEntry(row, arrays_of(video_id, frames))
+    return ShardEntry(row, arrays_of(video_id, frames, crops))
 
 
 def failed(video_id: str, reason: str = "empty") -> ShardEntry:
@@ -74,6 +79,17 @@ def fill(directory: Path, *entries: ShardEntry, shard_videos: int = 2) -> None:
     with CacheWriter(directory, header(), shard_videos=shard_videos) as writer:
         for entry in entries:
             writer.add(entry)
+
+
+def mark_files(directory: Path) -> list[Path]:
+    """The marks, in the order of writing."""
+    return sorted((directory / "shards").glob("*.json"))
+
+
+def digests(location: Path | str) -> dict[str, dict[str, str]]:
+    """Video id -> array name -> digest, as the marks have them."""
+    cache = FeatureCache(location)
+    return {video_id: cache[video_id].row.digests for video_id in cache.ids()}
 
 
 def data_files(directory: Path, array: str) -> list[Path]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +22,7 @@ def test_a_mismatch_names_the_field_both_values_and_the_way_out() -> None:
     stored = Fingerprint({"frames": 8, "seed": 0})
     asked = Fingerprint({"frames": 16, "seed": 0})
     with pytest.raises(FingerprintMismatchError) as caught:
-        asked.require_equal(stored, Path("somewhere"), "Use --overwrite.")
+        asked.require_equal(stored, "somewhere", "Use --overwrite.")
     message = str(caught.value)
     assert "frames is 8 there, 16 was asked for" in message
     assert "seed" not in message
@@ -34,4 +32,4 @@ def test_a_mismatch_names_the_field_both_values_and_the_way_out() -> None:
 
 def test_a_field_that_only_one_side_has_is_a_mismatch() -> None:
     with pytest.raises(FingerprintMismatchError, match="grid is \\(absent\\) there, 8 was asked for"):
-        Fingerprint({"grid": 8}).require_equal(Fingerprint({}), Path("cache"), "")
+        Fingerprint({"grid": 8}).require_equal(Fingerprint({}), "cache", "")

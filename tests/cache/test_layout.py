@@ -22,6 +22,8 @@ def a_spec(shape: tuple[int, ...], dtype: str) -> ArraySpec:
         dimensions=tuple(f"d{axis}" for axis in range(len(shape))),
         shape=shape,
         dtype=dtype,
+        unit="1",
+        value_range=None,
         description="anything",
     )
 

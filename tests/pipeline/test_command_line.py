@@ -15,6 +15,7 @@ import pytest
 import zarr
 from conftest import MakeClip
 
+from diffvqa.cache.reader import FeatureCache
 from diffvqa.pipeline import datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
@@ -124,16 +125,16 @@ def test_a_killed_extraction_goes_on_where_it_was_and_ends_with_the_same_feature
     (tmp_path / "set/manifest.csv").write_bytes((trained / "set/manifest.csv").read_bytes())
     program = """
 import os, signal, sys
-from diffvqa.cache import writer
+from diffvqa.cache import shards
 from diffvqa.pipeline import datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
-write = writer.write_shard
-def write_one_then_die(*arguments):
-    write(*arguments)
+publish = shards.publish_mark
+def publish_one_then_die(*arguments):
+    publish(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 if __name__ == "__main__":
-    writer.write_shard = write_one_then_die
+    shards.publish_mark = publish_one_then_die
     main(sys.argv[1:])
 """
     arguments = ["extract", "set", "--runs", str(tmp_path), "--config", str(settings_file)]
@@ -374,8 +375,9 @@ def test_help_names_the_real_defaults(verb: str, option: str, key: str, capsys: 
 
 
 def test_settings_are_stored_with_every_output(trained: Path) -> None:
-    for folder in ("set", "set/features", "set/model"):
+    for folder in ("set", "set/model"):
         assert "[extract]" in (trained / folder / "settings.toml").read_text(), folder
+    assert FeatureCache(trained / "set/features").header.recipe["frames"] == 2
 
 
 def test_help_and_version_need_no_heavy_imports() -> None:

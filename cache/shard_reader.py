@@ -1,0 +1,74 @@
+"""Reading one shard, every value checked against the digests in its mark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffvqa.cache.errors import CacheCorruptError
+from diffvqa.cache.layout import data_file, decode_video, video_length
+from diffvqa.cache.schema import ArraySpec, VideoRow, parse_mark
+from diffvqa.cache.shards import data_folder, digest_of, mark_file
+from diffvqa.cache.storage import Storage
+
+
+class ShardReader:
+    """One shard of a cache.
+
+    Args:
+        storage: Of the cache.
+        name: The shard's.
+        specs: The arrays of the cache.
+
+    Raises:
+        CacheCorruptError: Its mark is damaged or gone.
+        SchemaTooNewError: It was written by newer software.
+        CacheUnreachableError: The storage cannot be read.
+    """
+
+    def __init__(self, storage: Storage, name: str, specs: Sequence[ArraySpec]) -> None:
+        self.name = name
+        self._storage = storage
+        self._specs = {spec.name: spec for spec in specs}
+        where = storage.describe(mark_file(name))
+        try:
+            self.mark = parse_mark(storage.read(mark_file(name)), where)
+        except FileNotFoundError as error:
+            raise CacheCorruptError(f"{where} is not there any more.", "Open the cache again.") from error
+        self.usable: tuple[VideoRow, ...] = tuple(row for row in self.mark.rows if row.status == "ok")
+
+    def read(self, slot: int, array: str) -> NDArray[Any]:
+        """Return an array of the usable video at ``slot``, with the video's own numbers of frames and crops.
+
+        Raises:
+            CacheCorruptError: It is not what was written; the message names the video and the array.
+            CacheUnreachableError: The storage cannot be read.
+        """
+        row, spec = self.usable[slot], self._specs[array]
+        length = video_length(spec)
+        try:
+            content = self._storage.read_range(self.file_of(array), slot * length, length)
+            filled_up = decode_video(spec, np.frombuffer(content, np.uint8))
+        except (FileNotFoundError, ValueError) as error:
+            raise self.damaged(row, array, str(error)) from error
+        values: NDArray[Any] = np.array(filled_up[tuple(map(slice, spec.shape_of(row.extents)))])
+        if digest_of(values) != row.digests[array]:
+            raise self.damaged(row, array, "its digest differs from the one in the mark")
+        return values
+
+    def file_of(self, array: str) -> str:
+        """Return where an array's file lies in the cache."""
+        return f"{data_folder(self.name)}/{data_file(self._specs[array])}"
+
+    def damaged(self, row: VideoRow, array: str, why: str) -> CacheCorruptError:
+        """Return the error that says that a video's array is damaged."""
+        where, mark = (self._storage.describe(path(self.name)) for path in (data_folder, mark_file))
+        return CacheCorruptError(f"{where}: '{array}' of video '{row.video_id}' is damaged ({why}).", remedy(mark))
+
+
+def remedy(mark: str) -> str:
+    """Return what to do about a damaged shard, given the path of its mark."""
+    return f"Remove {mark} and run 'diffvqa extract' to make this shard again."
