@@ -11,12 +11,13 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffvqa.cache.errors import CacheCorruptError, CacheUnreachableError
@@ -194,10 +195,10 @@ class Catalogue:
         sizes = table["mark_bytes"].to_numpy() + table["data_bytes"].to_numpy()
         return dict(zip(table["shard"].to_pylist(), sizes.tolist(), strict=True))
 
-    def lines(self) -> list[dict[str, Any]]:
-        """Return the index's line of every row of every mark, for comparing it with the marks."""
-        lines: list[dict[str, Any]] = self._rows.to_pylist()
-        return lines
+    def ids_in(self, shard: str) -> tuple[str, ...]:
+        """Return the ids of the videos that a shard has features of, newest or not."""
+        is_there = pc.and_(pc.equal(self._rows["shard"], shard), self._rows["ok"])
+        return tuple(self._rows.filter(is_there)["video_id"].to_pylist())
 
     def _find_newest(self) -> dict[str, int]:
         """Map each video to its newest line; a later failure on the very same file does not undo its features."""
@@ -277,26 +278,30 @@ def _read_marks(
         yield from pool.map(read, names)
 
 
+def parse_index(base: str, content: bytes, fingerprint_digest: str) -> pa.Table | None:
+    """Return the lines of a stored index; None when it is not whole, or not of these features.
+
+    Args:
+        base: The index's file name, which says its digest.
+        content: Of the file.
+        fingerprint_digest: Of the features in the cache.
+    """
+    if PurePosixPath(base).stem.partition("-")[2] != hashlib.sha256(content).hexdigest():
+        return None
+    table = pq.read_table(pa.BufferReader(content), use_threads=False)
+    metadata = table.schema.metadata or {}
+    is_ours = (metadata.get(_VERSION), metadata.get(_FINGERPRINT)) == (b"1", fingerprint_digest.encode())
+    return table.replace_schema_metadata(None) if is_ours and table.schema.equals(_COLUMNS) else None
+
+
 def _read_index(storage: Storage, fingerprint_digest: str) -> pa.Table:
     """Return the newest stored index that is whole and of these features; an empty one when there is none."""
     for listed in reversed(storage.entries(CATALOGUE_FOLDER)):
-        try:
-            content = storage.read(listed.name)
-        except (FileNotFoundError, CacheUnreachableError):
-            continue
-        if not is_whole_index(listed.base, content):
-            continue
-        table = pq.read_table(pa.BufferReader(content), use_threads=False)
-        metadata = table.schema.metadata or {}
-        is_ours = (metadata.get(_VERSION), metadata.get(_FINGERPRINT)) == (b"1", fingerprint_digest.encode())
-        if is_ours and table.schema.equals(_COLUMNS):
-            return table.replace_schema_metadata(None)
+        with suppress(FileNotFoundError, CacheUnreachableError):
+            table = parse_index(listed.base, storage.read(listed.name), fingerprint_digest)
+            if table is not None:
+                return table
     return _COLUMNS.empty_table()
-
-
-def is_whole_index(base: str, content: bytes) -> bool:
-    """Whether an index is what was written: its name says its digest."""
-    return PurePosixPath(base).stem.partition("-")[2] == hashlib.sha256(content).hexdigest()
 
 
 def _of_marks(index: pa.Table, marks: dict[str, int]) -> pa.Table:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from diffvqa.cache.errors import CacheCorruptError, CacheMissingError, SchemaTooNewError
+from diffvqa.cache.errors import CacheCorruptError, CacheMissingError, FingerprintMismatchError, SchemaTooNewError
 from diffvqa.cache.fingerprint import Fingerprint, FingerprintValue
 from diffvqa.cache.sealed import seal, unseal
 from diffvqa.cache.storage import Storage
@@ -240,6 +240,29 @@ def read_header(storage: Storage) -> CacheHeader:
     if Fingerprint(header.fingerprint).digest != header.fingerprint_digest:
         raise CacheCorruptError(f"{where} is damaged: its fingerprint does not match its digest.", _WRITE_ANEW)
     return header
+
+
+def require_same_features(asked: CacheHeader, stored: CacheHeader, where: str, ways_out: str) -> None:
+    """Check that two caches hold the same features: the same fingerprint, and arrays of the same shapes and types.
+
+    Args:
+        asked: What is to be there.
+        stored: What is at ``where``.
+        where: Named in the message.
+        ways_out: What the user can do about a difference.
+
+    Raises:
+        FingerprintMismatchError: They differ; the message names each differing field and both values.
+    """
+    Fingerprint(asked.fingerprint).require_equal(Fingerprint(stored.fingerprint), where, ways_out)
+    layouts = [
+        {spec.name: (spec.dimensions, spec.shape, spec.dtype) for spec in header.arrays} for header in (asked, stored)
+    ]
+    for name in sorted({*layouts[0], *layouts[1]}):
+        here, there = (layout.get(name, "(absent)") for layout in layouts)
+        if here != there:
+            what = f"{where} holds other arrays: {name} is {there} there, {here} was asked for."
+            raise FingerprintMismatchError(what, ways_out)
 
 
 def parse_mark(sealed: bytes, where: str) -> ShardMark:

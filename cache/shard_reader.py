@@ -47,26 +47,37 @@ class ShardReader:
             CacheCorruptError: It is not what was written; the message names the video and the array.
             CacheUnreachableError: The storage cannot be read.
         """
-        row, spec = self.usable[slot], self._specs[array]
-        length = video_length(spec)
+        length = video_length(self._specs[array])
         try:
             content = self._storage.read_range(self.file_of(array), slot * length, length)
+        except FileNotFoundError as error:
+            raise self._damaged(slot, array, "its file is not there") from error
+        return self.decode(slot, array, content)
+
+    def decode(self, slot: int, array: str, content: bytes) -> NDArray[Any]:
+        """Return what :meth:`read` does, from the bytes of the video in the array's file.
+
+        Raises:
+            CacheCorruptError: They are not what was written; the message names the video and the array.
+        """
+        row, spec = self.usable[slot], self._specs[array]
+        try:
             filled_up = decode_video(spec, np.frombuffer(content, np.uint8))
-        except (FileNotFoundError, ValueError) as error:
-            raise self.damaged(row, array, str(error)) from error
+        except ValueError as error:
+            raise self._damaged(slot, array, str(error)) from error
         values: NDArray[Any] = np.array(filled_up[tuple(map(slice, spec.shape_of(row.extents)))])
         if digest_of(values) != row.digests[array]:
-            raise self.damaged(row, array, "its digest differs from the one in the mark")
+            raise self._damaged(slot, array, "its digest differs from the one in the mark")
         return values
 
     def file_of(self, array: str) -> str:
         """Return where an array's file lies in the cache."""
         return f"{data_folder(self.name)}/{data_file(self._specs[array])}"
 
-    def damaged(self, row: VideoRow, array: str, why: str) -> CacheCorruptError:
-        """Return the error that says that a video's array is damaged."""
+    def _damaged(self, slot: int, array: str, why: str) -> CacheCorruptError:
         where, mark = (self._storage.describe(path(self.name)) for path in (data_folder, mark_file))
-        return CacheCorruptError(f"{where}: '{array}' of video '{row.video_id}' is damaged ({why}).", remedy(mark))
+        video_id = self.usable[slot].video_id
+        return CacheCorruptError(f"{where}: '{array}' of video '{video_id}' is damaged ({why}).", remedy(mark))
 
 
 def remedy(mark: str) -> str:

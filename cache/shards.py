@@ -87,9 +87,20 @@ class ShardWriter:
         return name
 
 
-def shard_name(run: int, sequence: int) -> str:
-    """Return a new shard's name; names sort in the order of writing, and end in something unique."""
-    return f"{run:06d}-{sequence:06d}-{uuid.uuid4().hex[:8]}"
+def shard_name(run: int, sequence: int, unique: str = "") -> str:
+    """Return a shard's name; names sort in the order of writing, and end in something that no other shard has.
+
+    Args:
+        run: Number of the run that puts it into its cache.
+        sequence: Which of a writer's shards it is in that run.
+        unique: What it ends in; something new when empty.
+    """
+    return f"{run:06d}-{sequence:06d}-{unique or uuid.uuid4().hex[:12]}"
+
+
+def unique_part(name: str) -> str:
+    """Return what a shard's name ends in, by which it is known in whatever cache it lies."""
+    return name.rpartition("-")[2]
 
 
 def mark_file(name: str) -> str:

@@ -11,17 +11,24 @@ from pathlib import Path
 from types import TracebackType
 
 from diffvqa.cache.catalogue import CATALOGUE_FOLDER, Catalogue
-from diffvqa.cache.errors import CacheCorruptError, CacheError, CacheMissingError, FingerprintMismatchError
-from diffvqa.cache.fingerprint import Fingerprint
+from diffvqa.cache.errors import CacheCorruptError, CacheError, CacheMissingError
 from diffvqa.cache.run_lock import WRITERS_FOLDER, Run, begin_run
-from diffvqa.cache.schema import HEADER_FILE, CacheHeader, SourceStamp, VideoRow, read_header, write_header
+from diffvqa.cache.schema import (
+    HEADER_FILE,
+    CacheHeader,
+    SourceStamp,
+    VideoRow,
+    read_header,
+    require_same_features,
+    write_header,
+)
 from diffvqa.cache.shard_reader import ShardReader
 from diffvqa.cache.shards import ShardEntry, ShardWriter, list_marks, mark_file, remove_unmarked, run_of
 from diffvqa.cache.storage import Storage, is_ours, open_storage
 
 logger = logging.getLogger(__name__)
 
-WAYS_OUT = "Choose another directory with --cache, or replace these features with --overwrite."
+_WAYS_OUT = "Choose another directory with --cache, or replace these features with --overwrite."
 
 
 @dataclass(frozen=True)
@@ -129,9 +136,7 @@ class CacheWriter:
             logger.warning("%s is damaged; it is written anew", storage.describe(HEADER_FILE))
             return None
         if not self._overwrite:
-            asked = Fingerprint(self.header.fingerprint)
-            asked.require_equal(Fingerprint(stored.fingerprint), storage.describe(), WAYS_OUT)
-            _require_same_arrays(self.header, stored, storage.describe())
+            require_same_features(self.header, stored, storage.describe(), _WAYS_OUT)
         return stored
 
     def _is_ours_by_marks(self) -> bool:
@@ -238,16 +243,3 @@ def _discard_marks(storage: Storage) -> None:
     storage.delete(CATALOGUE_FOLDER)
     for name in list_marks(storage):
         storage.delete(mark_file(name))
-
-
-def _require_same_arrays(asked: CacheHeader, stored: CacheHeader, where: str) -> None:
-    """Check what a fingerprint does not speak of: that the arrays have the same names, shapes and types."""
-    layouts = [
-        {spec.name: (spec.dimensions, spec.shape, spec.dtype) for spec in header.arrays} for header in (asked, stored)
-    ]
-    for name in sorted({*layouts[0], *layouts[1]}):
-        here, there = (layout.get(name, "(absent)") for layout in layouts)
-        if here != there:
-            raise FingerprintMismatchError(
-                f"{where} holds other arrays: {name} is {there} there, not {here}.", WAYS_OUT
-            )

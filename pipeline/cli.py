@@ -10,6 +10,7 @@ import typer
 
 from diffvqa.cache.errors import DiffVQAError
 from diffvqa.pipeline import (
+    cache,
     demo,
     evaluate,
     export,
@@ -45,6 +46,7 @@ app.command("export")(export.command)
 app.command("metrics")(metrics.command)
 app.command("demo")(demo.command)
 app.command("pretrain")(pretrain.command)
+app.add_typer(cache.app, name="cache", help="Look at a feature cache, check it, or join several.")
 
 
 @dataclass
