@@ -29,11 +29,10 @@ class ChannelMoments:
     @classmethod
     def of(cls, part: Tensor) -> ChannelMoments:
         """Return the moments of (..., C, h, w) over all axes but the channels."""
-        channels = part.shape[-3]
-        # One channel at a time in memory order: a whole part in higher precision would be many times its size.
-        values = part.flatten(0, -4).transpose(0, 1).reshape(channels, -1).float()
-        variance, mean = torch.var_mean(values, 1, correction=0)
-        return cls(values.shape[1], mean.double(), variance.double())
+        maps = part.flatten(0, -4).float()
+        mean = maps.mean((0, 2, 3))
+        variance = maps.sub_(mean[:, None, None]).square_().mean((0, 2, 3))
+        return cls(maps[:, 0].numel(), mean.double(), variance.double())
 
     @classmethod
     def combined(cls, moments: Sequence[ChannelMoments]) -> ChannelMoments:

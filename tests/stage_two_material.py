@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffvqa.cache.fingerprint import Fingerprint
+from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
+from diffvqa.cache.shards import ShardEntry
+from diffvqa.cache.writer import CacheWriter
 from diffvqa.stages.splits import Split, make_splits
 from diffvqa.stages.train_recipe import TrainRecipe
 from diffvqa.stages.training_data import VideoSample
@@ -37,6 +42,10 @@ class Material:
 
     def splits(self, recipe: TrainRecipe = RECIPE) -> tuple[Split, ...]:
         return make_splits({sample.video_id: sample.group for sample in self.samples}, recipe)
+
+    def official_part(self, video_id: str) -> str:
+        """Every third video is tested on."""
+        return "test" if list(self.features).index(video_id) % 3 == 0 else "train"
 
 
 def make_features(seed: int, quality: float, frames: int = 3, crops: int = 2) -> Arrays:
@@ -90,3 +99,48 @@ def make_ordered(videos: int = 60, frames: int = 6) -> Material:
         features[f"v{number:02d}"] = arrays
         samples.append(VideoSample(f"v{number:02d}", float(forwards) + 0.01 * float(rng.normal()), f"content {number}"))
     return Material(features, samples)
+
+
+def write_dataset(runs: Path, name: str, data: Material, *, official: bool = False, **fingerprint: int) -> None:
+    """Write the folder of a data set as ``prepare`` and ``extract`` leave it."""
+    rows = [["video_id", "path", "score", "group", "split"]]
+    for sample in data.samples:
+        part = data.official_part(sample.video_id) if official else ""
+        rows.append([sample.video_id, f"/nowhere/{sample.video_id}", repr(sample.score), sample.group, part])
+    (runs / name).mkdir(parents=True, exist_ok=True)
+    (runs / name / "manifest.csv").write_text("".join(",".join(row) + "\n" for row in rows))
+    example = next(iter(data.features.values()))
+    most = max(len(arrays["resize/latent"]) for arrays in data.features.values())
+    specs = tuple(
+        ArraySpec(
+            name=array,
+            dimensions=("frame", *(("crop",) if array.startswith("crop/") else ()), "a", "b", "c"),
+            shape=(most, *values.shape[1:]),
+            dtype=str(values.dtype),
+            unit="1",
+            value_range=None,
+            description="made for a test",
+        )
+        for array, values in example.items()
+    )
+    made_by = Fingerprint({"schema_version": SCHEMA_VERSION, "frames": most, **fingerprint})
+    header = CacheHeader(
+        schema_version=SCHEMA_VERSION,
+        fingerprint=dict(made_by.fields),
+        fingerprint_digest=made_by.digest,
+        recipe={"model": "tiny", "frames": most},
+        arrays=specs,
+        software={},
+        created="2026-01-01T00:00:00+00:00",
+    )
+    with CacheWriter(runs / name / "features", header, shard_videos=8) as writer:
+        for video_id, arrays in data.features.items():
+            frames = tuple(range(len(arrays["resize/latent"])))
+            row = VideoRow(
+                video_id=video_id,
+                status="ok",
+                source=SourceStamp.of(Path("absent")),
+                frame_indices=frames,
+                timestamps=tuple(map(float, frames)),
+            )
+            writer.add(ShardEntry(row, arrays))
