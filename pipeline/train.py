@@ -34,7 +34,7 @@ class TrainSummary:
         videos: Videos trained and tested on.
         unused: Labelled videos of the data sets that have no features.
         result: Metrics of every split.
-        scan: Which implementation of the selective scan ran, and why.
+        scan: Which implementation of the selective scan ran, and why; empty where none did.
         seconds: How long it took.
     """
 
@@ -86,6 +86,7 @@ def train(
     from diffvqa.pipeline.runs import DatasetRun
     from diffvqa.pipeline.stage_two import training_setup
     from diffvqa.stages.regressor_folder import save_regressors
+    from diffvqa.stages.scan.selective_scan import choose_scan
     from diffvqa.stages.training import train_all
     from diffvqa.stages.training_journal import TrainingJournal
 
@@ -113,7 +114,7 @@ def train(
         videos=len(labelled.samples),
         unused=sum(each.unused for each in labelled.sets),
         result=result,
-        scan="",
+        scan=str(choose_scan(setup.device)) if recipe.tcab else "",
         seconds=time.monotonic() - begun,
     )
 
@@ -223,6 +224,6 @@ def command(
         output_console().print(metrics_table(summary.result, name, label))
     joint = "+".join(names)
     typer.echo(f"{joint}: {summary.videos} videos, {len(summary.result.splits)} splits, {in_words(summary.seconds)}")
-    typer.echo(f"waiting for data: {summary.waited:.1%} of the training steps' time; selective scan: {summary.scan}")
+    typer.echo("; ".join(filter(None, (f"waited for data {summary.waited:.1%} of the steps' time", summary.scan))))
     typer.echo(f"model: {summary.model}")
     typer.echo(f"next: diffvqa score PATH… --model {joint}")

@@ -55,7 +55,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def test_training_tells_what_it_did(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(runs, "first", "--splits", "1", "--epochs", "1") == 0
     out = capsys.readouterr().out
-    assert re.search(r"waiting for data: \d+\.\d% of the training steps' time; selective scan: \w+", out)
+    assert re.search(r"waited for data \d+\.\d% of the steps' time; selective scan by \w+: \w+", out)
     assert not (runs / "first/training").exists()
 
 
