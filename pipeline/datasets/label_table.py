@@ -77,7 +77,8 @@ def _read_text_table(path: Path) -> LabelTable:
 
 
 def _read_matlab(path: Path) -> Mapping[str, Sequence[str]]:
-    command = [sys.executable, "-m", "diffvqa.pipeline.datasets.mat_columns", str(path.absolute())]
+    # As a file rather than a module, so that it starts without this package; -P keeps its folder off the search path.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("mat_columns.py")), str(path.absolute())]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_SECONDS_FOR_MATLAB, check=False)
     except subprocess.TimeoutExpired as error:

@@ -48,6 +48,7 @@ def main(paths: list[str]) -> None:
         except Exception as error:  # noqa: BLE001  # a damaged file makes the libraries raise anything
             result = {"error": str(error).strip() or type(error).__name__}
         sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()  # the next file may end this process
 
 
 def _limit_memory() -> None:
