@@ -49,12 +49,12 @@ format: $(STAMP)  ## format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-prepare: $(STAMP)  ## list a data set's videos and scores: DATASET= [RECIPE=csv|folder VIDEOS= LABELS=]
+prepare: $(STAMP)  ## list a data set's videos and scores: DATASET=konvid-1k VIDEOS= [LABELS= RECIPE=csv|folder]
 	$(DIFFVQA) prepare $(RECIPE) --name $(DATASET) $(if $(VIDEOS),--videos '$(VIDEOS)') \
 		$(if $(LABELS),--labels '$(LABELS)') $(ARGS)
 
 extract: $(STAMP)  ## extract its features, once: DATASET= [MODEL=nano]; with VIDEOS= it prepares first
-	$(if $(VIDEOS)$(filter demo,$(DATASET)),@test -f runs/$(DATASET)/manifest.csv || $(MAKE) --no-print-directory prepare)
+	$(if $(VIDEOS)$(filter demo,$(DATASET)),@test -f runs/$(DATASET)/manifest.csv || $(MAKE) --no-print-directory prepare ARGS=)
 	$(DIFFVQA) extract $(DATASET) $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 train: $(STAMP)  ## train the regressor on them: DATASET=

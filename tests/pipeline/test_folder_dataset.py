@@ -73,7 +73,24 @@ def test_a_missing_option_is_named(tmp_path: Path) -> None:
 
 
 def test_recipes_are_found_by_name() -> None:
-    assert sorted(RECIPES) == ["csv", "demo", "folder"]
+    assert list(RECIPES) == [
+        "konvid-1k",
+        "live-vqc",
+        "youtube-ugc",
+        "lsvq",
+        "lsvq-train",
+        "lsvq-test",
+        "lsvq-test-1080p",
+        "cvd2014",
+        "live-qualcomm",
+        "maxwell",
+        "live-yt-gaming",
+        "biq2021",
+        "koniq-10k",
+        "csv",
+        "folder",
+        "demo",
+    ]
     for name, recipe in RECIPES.items():
         assert find_recipe(name) is recipe
         assert recipe.name == name
@@ -81,7 +98,9 @@ def test_recipes_are_found_by_name() -> None:
 
 
 def test_an_unknown_recipe_gets_a_suggestion() -> None:
-    with pytest.raises(DatasetError, match=r"Did you mean 'folder'\? The recipes are: csv, demo, folder"):
+    with pytest.raises(
+        DatasetError, match=r"Did you mean 'folder'\? The recipes are: biq2021, csv, cvd2014, demo, folder"
+    ):
         find_recipe("foldr")
     with pytest.raises(DatasetError, match=r"'xyz'\. The recipes are"):
         find_recipe("xyz")
