@@ -102,7 +102,7 @@ def _check_header(path: Path, columns: tuple[str, ...]) -> None:
         raise DatasetError(f"{path}, line 1: column '{repeated[0]}' is there twice.", "Rename or remove one.")
 
 
-def _rows(path: Path, width: int, reader: Iterator[list[str]], lines: list[int]) -> Iterator[list[str]]:
+def _rows(path: Path, width: int, reader: Iterator[list[str]], lines: list[int]) -> Iterator[tuple[str, ...]]:
     for cells in reader:
         if not "".join(cells).strip():
             continue
@@ -113,4 +113,4 @@ def _rows(path: Path, width: int, reader: Iterator[list[str]], lines: list[int])
                 "Put cells that hold the delimiter in double quotation marks.",
             )
         lines.append(line)
-        yield cells
+        yield tuple(cells)  # unlike lists, the garbage collector soon forgets tuples of texts

@@ -31,7 +31,7 @@ _FORMAT = 1
 _OFFICIAL = "official"  # name of a split that was given none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ManifestRow:
     """One video.
 

@@ -162,10 +162,13 @@ def _draw_validation(contents: AbstractSet[str], recipe: TrainRecipe, index: int
 def _draw(contents: AbstractSet[str], share: float, draw: tuple[str, int, int], *, leaving: int) -> frozenset[str]:
     """Return the groups whose place lies below ``share``; at least one, and ``leaving`` or all but one at most."""
     key = derive_seed(*draw).to_bytes(8)
-    places = sorted((_place(group, key), group) for group in contents)
-    below = sum(place < share for place, _group in places)
+    places = {group: _place(group, key) for group in contents}
+    below = frozenset(group for group, place in places.items() if place < share)
     most = max(1, len(places) - leaving)
-    return frozenset(group for _place, group in places[: min(max(1, below), most)])
+    if 1 <= len(below) <= most:
+        return below
+    nearest = sorted(places, key=lambda group: (places[group], group))
+    return frozenset(nearest[: 1 if not below else most])
 
 
 def _place(group: str, key: bytes) -> float:

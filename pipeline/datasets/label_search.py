@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from diffvqa.pipeline.datasets.label_table import LabelTable, read_label_table
 from diffvqa.pipeline.datasets.published import LabelFile, PublishedDataset
 from diffvqa.pipeline.errors import DatasetError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,36 @@ def find_label_files(dataset: PublishedDataset, videos: Path, given: Path | None
         given: A label file or a folder of some; None to look beside the videos.
 
     Raises:
-        DatasetError: None is found, several of one name lie side by side, or a file is none that is known.
+        DatasetError: None is found that can be read, or several of one name lie side by side.
     """
     if given is not None and not given.is_dir():
         return [recognise(dataset, given)]
     places = [[given]] if given is not None else _places_beside(videos)
     found: list[FoundLabels] = []
     covered: set[str] = set()
+    refused: list[DatasetError] = []
     for file in dataset.useful_files():
         overlaps = not covered.isdisjoint(file.parts()) or (covered and "" in covered | file.parts())
-        if overlaps:
+        path = None if overlaps else _find(file, places)
+        if path is None:
             continue
-        path = _find(file, places)
-        if path is not None:
+        try:
             labels = recognise(dataset, path)
-            found.append(labels)
-            covered |= labels.file.parts()
-    if not found:
-        raise DatasetError(
-            f"No label file of {dataset.title} lies in {given or videos}{'' if given else ' or beside it'}.",
-            f"Give it with --labels; known are: {', '.join(_names_of(dataset))}.",
-        )
-    return found
+        except DatasetError as error:  # another one may do: a spreadsheet often lies beside a CSV
+            refused.append(error)
+            continue
+        found.append(labels)
+        covered |= labels.file.parts()
+    if found:
+        for refusal in refused:
+            logger.warning("passed over: %s", refusal.what)
+        return found
+    if refused:
+        raise refused[0]
+    raise DatasetError(
+        f"No label file of {dataset.title} lies in {given or videos}{'' if given else ' or beside it'}.",
+        f"Give it with --labels; known are: {', '.join(_names_of(dataset))}.",
+    )
 
 
 def recognise(dataset: PublishedDataset, path: Path) -> FoundLabels:

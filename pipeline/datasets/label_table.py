@@ -13,6 +13,7 @@ from diffvqa.pipeline.csv_table import parse_score, read_csv_table, read_text
 from diffvqa.pipeline.errors import DatasetError
 
 _DELIMITERS = ",;\t"
+_UNKNOWN_WITHOUT_HEADER = -1.0
 _SECONDS_FOR_MATLAB = 120.0
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZIP_SIGNATURE = b"PK\x03\x04"
@@ -30,20 +31,23 @@ class LabelTable:
             need not. A file without a header has the columns ``path``, ``column 2`` and so on, and ``mos``.
         lines: The line of each entry; None for a MATLAB file, which has none.
         decimal_comma: Whether its numbers may be written with a comma.
+        unknown: The number that stands for an unknown score; None when there is none.
     """
 
     path: Path
     columns: Mapping[str, Sequence[str]]
     lines: Sequence[int] | None = None
     decimal_comma: bool = False
+    unknown: float | None = None
 
     def where(self, row: int) -> str:
         """Return where an entry (counted from 0) stands, for a message."""
         return f"{self.path}, " + (f"entry {row + 1}" if self.lines is None else f"line {self.lines[row]}")
 
     def score(self, text: str) -> float | None:
-        """Return the finite number that an entry spells, or None when it spells none."""
-        return parse_score(text.replace(",", ".") if self.decimal_comma else text)
+        """Return the finite number that an entry spells, or None when it spells none or an unknown one."""
+        score = parse_score(text.replace(",", ".") if self.decimal_comma else text)
+        return None if score == self.unknown else score
 
 
 def read_label_table(path: Path) -> LabelTable:
@@ -73,7 +77,8 @@ def _read_text_table(path: Path) -> LabelTable:
     if len(cells) > 1 and parse_score(cells[0]) is None and parse_score(cells[-1]) is not None:
         header = ["path", *(f"column {number}" for number in range(2, len(cells))), "mos"]
     table = read_csv_table(path, delimiters="," if header else _DELIMITERS, header=header)
-    return LabelTable(path, table.columns, table.lines, decimal_comma=table.delimiter != ",")
+    unknown = _UNKNOWN_WITHOUT_HEADER if header else None
+    return LabelTable(path, table.columns, table.lines, decimal_comma=table.delimiter != ",", unknown=unknown)
 
 
 def _read_matlab(path: Path) -> Mapping[str, Sequence[str]]:

@@ -11,6 +11,9 @@ from diffvqa.pipeline.datasets.published import PublishedDataset
 from diffvqa.pipeline.errors import DatasetError
 from diffvqa.pipeline.manifest import Label, MatchReport
 
+_LEAST_SPREAD = 0.1  # of the scale; no published data set has less than half
+_ENOUGH_TO_JUDGE = 20
+
 
 @dataclass(frozen=True)
 class PublishedLabels:
@@ -79,6 +82,7 @@ def read_published_labels(dataset: PublishedDataset, found: Sequence[FoundLabels
         notes.append(f"labels: {labels.table.path} ({labels.file.origin}, {len(read)} rows)")
         if factor != 1.0:
             notes.append(f"its scores were divided by {factor:g}; they are multiplied again")
+        notes += _doubt_scale(dataset, scaled)
         factors.add(factor)
         rows += scaled
     covered = {part for labels in found for part in labels.file.parts()}
@@ -151,6 +155,14 @@ def _check_scale(
             f"{dataset.title}, {scale.lowest:g} to {scale.highest:g}, such as {lost[0].score} at {lost[0].where}.",
             "Give the scores as they were published, or prepare them with the recipe csv.",
         )
+
+
+def _doubt_scale(dataset: PublishedDataset, rows: Sequence[VideoLabel]) -> list[str]:
+    scores = [row.score for row in rows if row.score is not None]
+    lowest, highest = dataset.scale
+    if len(scores) < _ENOUGH_TO_JUDGE or max(scores) - min(scores) > _LEAST_SPREAD * (highest - lowest):
+        return []
+    return [f"its scores only span {min(scores):g} to {max(scores):g}: perhaps they are on another scale"]
 
 
 def _no_labels(dataset: PublishedDataset, labels: FoundLabels) -> DatasetError:

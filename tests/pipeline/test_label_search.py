@@ -78,6 +78,14 @@ def test_a_spreadsheet_comes_with_advice(videos: Path, content: bytes) -> None:
         prepare("youtube-ugc", videos)
 
 
+def test_a_spreadsheet_is_passed_over_when_another_file_does(videos: Path, logged: pytest.LogCaptureFixture) -> None:
+    (videos / "MOS_for_YouTube_UGC_dataset.xlsx").write_bytes(b"PK\x03\x04rest")
+    write(videos / "labels.txt", "1.mp4, -1, -1, 3\n2.mp4, -1, -1, 4\n")
+    assert scores(prepare("youtube-ugc", videos)) == {"1": 3.0, "2": 4.0}
+    assert "passed over: " in logged.text
+    assert ".xlsx is a spreadsheet" in logged.text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -360,6 +360,20 @@ def test_scores_of_another_scale_are_refused(tmp_path: Path) -> None:
         prepare("konvid-1k", touch(tmp_path / "videos", "1.mp4"), labels)
 
 
+def test_minus_one_is_unknown_in_files_without_a_header_even_where_it_lies_on_the_scale(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "videos", *CVD_NAMES)
+    labels = write_fast_vqa(tmp_path / "labels.txt", dict(zip(CVD_NAMES, [50.0, -1.0, -1.5], strict=True)))
+    assert list(scores(prepare("cvd2014", videos, labels)).values()) == [50.0, None, -1.5]
+
+
+@pytest.mark.parametrize(("divisor", "doubted"), [(1, False), (100, True)])
+def test_scores_that_span_little_of_the_scale_are_doubted(tmp_path: Path, divisor: int, doubted: bool) -> None:
+    rows = "".join(f"A{number:03d}.mp4,{(10 + 2 * number) / divisor}\n" for number in range(40))
+    labels = write(tmp_path / "LIVE_VQC_metadata.csv", f"File,MOS\n{rows}")
+    notes = prepare("live-vqc", touch(tmp_path / "videos", "A000.mp4"), labels).report.notes
+    assert any("perhaps they are on another scale" in note for note in notes) == doubted
+
+
 def test_labels_that_come_twice(tmp_path: Path) -> None:
     videos = touch(tmp_path / "videos", "1.mp4", "2.mp4")
     labels = write(tmp_path / "KoNViD_1k_mos.csv", "flickr_id,mos\n1,3\n2,4\n1,3\n")
