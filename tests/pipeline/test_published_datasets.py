@@ -91,6 +91,15 @@ def test_a_label_with_the_whole_name_says_which_file_it_means(tmp_path: Path) ->
     assert len(prepared.report.videos_without_label) == 3
 
 
+def test_folders_in_a_label_tell_files_of_one_name_apart(tmp_path: Path) -> None:
+    labels = write_fast_vqa(tmp_path / "labels.txt", {"Video/A001.mp4": 50.0})
+    videos = touch(tmp_path / "videos", "old/A001.mp4", "set/Video/A001.mp4")
+    assert prepare("live-vqc", videos, labels).manifest.rows[0].path == videos / "set/Video/A001.mp4"
+    touch(videos, "copy/Video/A001.mp4")
+    with pytest.raises(DatasetError, match=r"fits several videos: copy/Video/A001\.mp4, old/A001\.mp4, set/Video"):
+        prepare("live-vqc", videos, labels)
+
+
 @given(st.lists(st.integers(10**6, 10**10).map(str), min_size=3, unique=True), st.integers(0, 2**30))
 def test_a_video_stands_on_the_same_side_in_every_release(flickr_ids: list[str], seed: int) -> None:
     recipe = TrainRecipe(splits=2, seed=seed)
