@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 64  # channels: eight vectors of AVX2, and the states of a chunk still fit the second-level cache
 
-# Elements (times states) that one more thread is worth, about half a millisecond of work.
-_WORK_PER_THREAD = 1_000_000
+# Elements (times states) that one more thread is worth, about a millisecond of work.
+_WORK_PER_THREAD = 2_000_000
 
 _Kernel = Callable[..., None]
 

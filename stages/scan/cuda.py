@@ -22,11 +22,12 @@ def load_fused_scan() -> FusedScan:
     Raises:
         ImportError: mamba-ssm is not installed, or was built without its Mamba-1 kernel.
     """
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    from mamba_ssm.ops import selective_scan_interface
 
-    if selective_scan_fn is None:
-        raise ImportError("mamba_ssm was built without selective_scan_cuda")
-    fused: FusedScan = selective_scan_fn
+    # The function is there whether or not the compiled kernel below it is.
+    if getattr(selective_scan_interface, "selective_scan_cuda", None) is None:
+        raise ImportError("mamba-ssm was built without selective_scan_cuda")
+    fused: FusedScan = selective_scan_interface.selective_scan_fn
     return fused
 
 

@@ -90,7 +90,7 @@ def selective_scan(choice: ScanChoice, inputs: ScanInputs) -> Tensor:
 def _choose_on_cuda() -> ScanChoice:
     try:
         cuda.load_fused_scan()
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # as many ways as binaries can mismatch
         return ScanChoice(ScanPath.REFERENCE, f"mamba-ssm's kernel cannot be imported ({error}); see docs/mamba.md")
     return ScanChoice(ScanPath.CUDA, "its fused kernel is installed")
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffvqa.stages.mamba import BidirectionalMamba, BidirectionalMixer, MambaBlock
+from diffvqa.stages.scan.selective_scan import ScanChoice, ScanPath
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -94,3 +95,34 @@ def test_parameters_have_the_names_of_mamba_ssm() -> None:
     backward = {"A_b_log", "D_b"} | {f"{n.split('.')[0]}_b.{n.split('.')[1]}" for n in own - {"A_log", "D"}}
     assert set(MambaBlock(4, 2).state_dict()) == own | shared
     assert set(BidirectionalMixer(4, 2).state_dict()) == own | shared | backward
+
+
+@pytest.mark.parametrize("block", [MambaBlock, BidirectionalMamba])
+def test_both_ways_on_a_cpu_give_the_same_block(
+    block: type[MambaBlock] | type[BidirectionalMamba],
+) -> None:
+    torch.manual_seed(0)
+    fast = block(24, 4, scan=ScanChoice(ScanPath.CPU, "asked for"))
+    plain = block(24, 4, scan=ScanChoice(ScanPath.REFERENCE, "asked for"))
+    plain.load_state_dict(fast.state_dict())
+    tokens = torch.randn(3, 40, 24)
+    mask = torch.rand(3, 40) < 0.7
+    results = []
+    for module in (fast, plain):
+        out = module(tokens, mask) * mask.unsqueeze(-1)
+        results.append([out, *torch.autograd.grad(out.square().sum(), list(module.parameters()))])
+    for found, expected in zip(*results, strict=True):
+        assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
+
+
+def test_under_autocast_a_block_works_in_bfloat16_and_learns_in_float32() -> None:
+    torch.manual_seed(0)
+    block = BidirectionalMamba(24, 4)
+    tokens = torch.randn(2, 30, 24)
+    mask = torch.ones(2, 30, dtype=torch.bool)
+    exact = block(tokens, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = block(tokens, mask)
+    assert 0 < (mixed - exact).abs().max() < 2e-2 * exact.abs().max()
+    gradients = torch.autograd.grad(mixed.float().square().sum(), list(block.parameters()))
+    assert all(gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in gradients)

@@ -278,9 +278,9 @@ from diffvqa.stages.scan import cpu
 from scan_material import scan_inputs
 
 def scan(seed):
-    # Worth two threads of the kernels, while each tensor is too small for a thread of OpenMP's, which GNU's does not
-    # allow after a fork.
-    return float(cpu.selective_scan(scan_inputs((2, 4, 30, 128, 70), seed)).sum())
+    # Two threads of the kernels, while each tensor is too small for a thread of OpenMP's: GNU's cannot follow a fork.
+    cpu._WORK_PER_THREAD = 1000
+    return float(cpu.selective_scan(scan_inputs((2, 4, 30, 70, 4), seed)).sum())
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
@@ -377,17 +377,18 @@ def test_without_a_folder_for_the_cache_the_kernels_are_compiled_all_the_same() 
     assert kernel.compiled
 
 
-def install_fake_mamba_ssm(monkeypatch: pytest.MonkeyPatch, function: object) -> None:
+def install_fake_mamba_ssm(monkeypatch: pytest.MonkeyPatch, kernel: object) -> None:
     package, ops = types.ModuleType("mamba_ssm"), types.ModuleType("mamba_ssm.ops")
     interface = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
-    interface.selective_scan_fn = function  # type: ignore[attr-defined]  # a module made here
+    interface.__dict__.update(selective_scan_fn=fused_scan_by_the_book, selective_scan_cuda=kernel)
+    ops.__dict__.update(selective_scan_interface=interface)
     for module in (package, ops, interface):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     selective_scan._choose_on_cuda.cache_clear()
 
 
 def test_on_cuda_the_installed_kernel_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    install_fake_mamba_ssm(monkeypatch, fused_scan_by_the_book)
+    install_fake_mamba_ssm(monkeypatch, kernel=object())
     choice = choose_scan(torch.device("cuda"))
     assert choice.path is ScanPath.CUDA
     inputs = scan_inputs(WHOLE, 7)
@@ -403,7 +404,7 @@ def test_on_cuda_without_the_kernel_plain_pytorch_takes_over_and_says_so(monkeyp
 
 
 def test_a_mamba_ssm_built_without_its_kernel_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    install_fake_mamba_ssm(monkeypatch, None)
+    install_fake_mamba_ssm(monkeypatch, kernel=None)
     choice = choose_scan(torch.device("cuda"))
     assert choice.path is ScanPath.REFERENCE
     assert "built without" in choice.reason
