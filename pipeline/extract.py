@@ -183,6 +183,10 @@ def _entry(result: ExtractedVideo | FailedVideo, stamps: Mapping[str, SourceStam
         width=decoded.width,
         height=decoded.height,
         decoder=decoded.decoder,
+        substitutions=decoded.substitutions,
+        frame_rate=decoded.frame_rate,
+        duration=decoded.duration,
+        note=decoded.note,
     )
     return ShardEntry(row, result.arrays)
 

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource, decode_video, in_one_line
 from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.frames import FailureReason, VideoUnusableError
+from diffvqa.stages.failures import FailureReason, VideoUnusableError
 
 Decode = Callable[[VideoSource, ExtractRecipe], DecodedVideo]
 

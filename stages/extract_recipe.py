@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 PURE_NOISE_TIMESTEP = 999
+
+DecoderChoice = Literal["auto", "decord", "pyav"]
 
 
 class ExtractRecipe(BaseModel):
@@ -14,6 +18,18 @@ class ExtractRecipe(BaseModel):
 
     model: str = Field("nano", min_length=1, description="model folder, or the name of a shipped one")
     frames: int = Field(8, ge=1, description="frames per video (N), at the centres of N equal time segments")
+    frames_per_second: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="sample at this rate as long as that gives at most N; 0: do not",
+    )
+    min_frames: int = Field(1, ge=1, description="frames that a video must have; with fewer it is too_short")
+    good_frames: float = Field(
+        1.0, gt=0, le=1, description="share of the sampled frames that a damaged or truncated file must still hold"
+    )
+    # Part of the recipe, since decoders agree to the bit only on most videos: see docs/video-ingest.md.
+    decoder: DecoderChoice = Field("auto", description="auto (decord where it is exact, else pyav), decord or pyav")
     view_size: int = Field(128, ge=16, description="side of a view in pixels (S)")
     crops: int = Field(3, ge=1, description="native-resolution crops per frame (K)")
     grid: int = Field(8, ge=1, description="side of the grid (g) that multiscale maps are averaged to")

@@ -13,8 +13,8 @@ from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec
 from diffvqa.stages.decode_pool import DecodePool
 from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource
 from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.stages.failures import FailureReason
 from diffvqa.stages.feature_extractor import DiffusionFeatureExtractor
-from diffvqa.stages.frames import FailureReason
 from diffvqa.stages.seeding import derive_seed
 
 

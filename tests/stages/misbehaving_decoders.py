@@ -11,7 +11,7 @@ import numpy as np
 
 from diffvqa.stages.decoding import DecodedVideo, VideoSource
 from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.frames import FailureReason, VideoUnusableError
+from diffvqa.stages.failures import FailureReason, VideoUnusableError
 
 
 def decode(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:

@@ -16,7 +16,7 @@ from conftest import MakeClip
 from diffvqa.stages.decode_pool import DecodePool
 from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource, in_one_line
 from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.frames import FailureReason
+from diffvqa.stages.failures import FailureReason
 
 RECIPE = ExtractRecipe(frames=3, view_size=16, crops=2)
 

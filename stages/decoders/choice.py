@@ -1,0 +1,24 @@
+"""Which decoder reads a video: decord first where it is exact, PyAV for all else, or the one that the user wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from diffvqa.stages.decoders.decord_reader import DecordReader
+from diffvqa.stages.decoders.pyav_reader import PyAVReader
+from diffvqa.stages.decoders.reader import FrameReader
+from diffvqa.stages.decoders.video_index import VideoIndex
+from diffvqa.stages.extract_recipe import DecoderChoice
+
+OpenReader = Callable[[Path, VideoIndex], FrameReader]
+
+_READERS: Mapping[DecoderChoice, tuple[OpenReader, ...]] = MappingProxyType(
+    {"auto": (DecordReader, PyAVReader), "decord": (DecordReader,), "pyav": (PyAVReader,)}
+)
+
+
+def readers_for(choice: DecoderChoice) -> tuple[OpenReader, ...]:
+    """Return the decoders to try in turn, each when the one before it is unfit for the video."""
+    return _READERS[choice]
