@@ -36,6 +36,7 @@ class Runtime(BaseModel):
         default_factory=lambda: _half_of_memory(), gt=0, description="GiB of features that training may keep in memory"
     )
     decode_timeout: float = Field(120.0, gt=0, description="seconds that decoding one video may take")
+    decode_memory: int = Field(4096, ge=256, description="MiB of memory that a decoding process may have (on Linux)")
 
 
 class Settings(BaseModel):

@@ -129,7 +129,9 @@ def _extract_into(
     failed = []
     with (
         progress(description, len(sources)) as report,
-        DecodePool(recipe, workers=runtime.workers, timeout=runtime.decode_timeout) as pool,
+        DecodePool(
+            recipe, workers=runtime.workers, timeout=runtime.decode_timeout, memory=runtime.decode_memory
+        ) as pool,
     ):
         for result in extract_videos(sources, backbone.extractor, pool, recipe):
             entry = _entry(result, stamps)

@@ -74,7 +74,10 @@ class Scorer:
     def score(self, paths: Iterable[Path]) -> Iterator[ScoredVideo]:
         """Yield the score or the failure of each video, in the order given."""
         sources = (VideoSource(str(path), path, seed_key=_ONE_SEED_FOR_ALL) for path in paths)
-        with DecodePool(self.recipe, workers=self._runtime.workers, timeout=self._runtime.decode_timeout) as pool:
+        runtime = self._runtime
+        with DecodePool(
+            self.recipe, workers=runtime.workers, timeout=runtime.decode_timeout, memory=runtime.decode_memory
+        ) as pool:
             for result in extract_videos(sources, self._backbone.extractor, pool, self.recipe):
                 if isinstance(result, FailedVideo):
                     yield ScoredVideo(result.source.path, None, None, result.reason, result.detail)

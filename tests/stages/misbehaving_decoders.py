@@ -26,6 +26,17 @@ def decode(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
             os._exit(3)
         case "memory":
             raise MemoryError
+        case "hog":
+            np.ones(2**31, np.uint8)
+        case "native_hog":
+            os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
+            os.abort()
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "bug":
+            raise ZeroDivisionError
+        case "print":
+            print("nothing may come between the answers", flush=True)  # noqa: T201
         case "unreadable":
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"[h264 @ 0x55aa] words of the decoder\n")
             raise VideoUnusableError(FailureReason.UNREADABLE, "[01:02:03] /home/x/src/a.cc:12: Check failed")

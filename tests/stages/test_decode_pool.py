@@ -1,15 +1,17 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hanging_decoder
 import misbehaving_decoders
+import psutil
 import pytest
 from conftest import MakeClip
 
@@ -26,13 +28,17 @@ def importable_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
 
 
-def misbehaving(*, timeout: float, workers: int = 2) -> DecodePool:
-    return DecodePool(RECIPE, workers=workers, timeout=timeout, decode=misbehaving_decoders.decode)
+def misbehaving(*, timeout: float, workers: int = 2, memory: int | None = None) -> DecodePool:
+    return DecodePool(RECIPE, workers=workers, timeout=timeout, memory=memory, decode=misbehaving_decoders.decode)
+
+
+def processes_left() -> list[int]:
+    return [child.pid for child in psutil.Process().children(recursive=True)]
 
 
 def test_every_way_to_fail_becomes_a_reason_and_the_order_stays() -> None:
-    names = ["fine-1", "segfault", "fine-2", "exit", "memory", "unreadable", "hang", "fine-3", "fine-4"]
-    with misbehaving(timeout=10.0) as pool:
+    names = ["fine-1", "segfault", "fine-2", "exit", "memory", "bug", "unreadable", "hang", "print", "fine-3", "fine-4"]
+    with misbehaving(timeout=5.0) as pool:
         results = list(pool.run(VideoSource(name, Path(name)) for name in names))
     assert [result.source.video_id for result in results] == names
     reasons = {result.source.video_id: result for result in results if isinstance(result, FailedVideo)}
@@ -40,14 +46,28 @@ def test_every_way_to_fail_becomes_a_reason_and_the_order_stays() -> None:
         "segfault": FailureReason.CRASHED,
         "exit": FailureReason.CRASHED,
         "memory": FailureReason.OUT_OF_MEMORY,
+        "bug": FailureReason.CRASHED,
         "unreadable": FailureReason.UNREADABLE,
         "hang": FailureReason.TIMEOUT,
     }
     assert "SIGSEGV" in reasons["segfault"].detail
     assert "exit status 3" in reasons["exit"].detail
     assert reasons["unreadable"].detail == "Check failed; [h264] words of the decoder"
-    assert "10 s" in reasons["hang"].detail
-    assert not [child for child in multiprocessing.active_children() if child.name == "diffvqa-decode"]
+    assert "5 s" in reasons["hang"].detail
+    assert "ZeroDivisionError" in reasons["bug"].detail
+    assert not processes_left()
+
+
+def test_a_worker_that_wants_more_memory_than_it_may_have_is_out_of_memory() -> None:
+    names = ["hog", "native_hog", "killed", "fine"]
+    with misbehaving(timeout=30.0, workers=1, memory=1024) as pool:
+        hog, native_hog, killed, fine = pool.run(VideoSource(name, Path(name)) for name in names)
+    for failure in (hog, native_hog, killed):
+        assert isinstance(failure, FailedVideo)
+        assert failure.reason == FailureReason.OUT_OF_MEMORY
+    assert isinstance(native_hog, FailedVideo)
+    assert "bad_alloc" in native_hog.detail
+    assert isinstance(fine, DecodedVideo)
 
 
 def test_decoding_runs_ahead_but_not_without_bound() -> None:
@@ -71,7 +91,26 @@ def test_leaving_early_kills_a_worker_that_hangs() -> None:
         results = pool.run(VideoSource(name, Path(name)) for name in ("fine", "hang-1", "hang-2", "hang-3"))
         next(results)
     assert time.monotonic() - begun < 60
-    assert not [child for child in multiprocessing.active_children() if child.name == "diffvqa-decode"]
+    assert not processes_left()
+
+
+def test_a_thousand_videos_that_hang_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    reached = tmp_path / "reached"
+    reached.touch()
+    process = psutil.Process()
+    files, threads = process.num_fds(), process.num_threads()
+    for videos, timeout in ((4, 5.0), (996, 0.15)):  # long enough for all to reach the decoder; and for many to be fast
+        with DecodePool(RECIPE, workers=10, timeout=timeout, decode=hanging_decoder.decode) as pool:
+            results = list(pool.run(VideoSource(f"hang-{i}", reached) for i in range(videos)))
+        assert len(results) == videos
+        assert {isinstance(result, FailedVideo) and result.reason for result in results} == {FailureReason.TIMEOUT}
+        assert reached.stat().st_size >= 4
+    assert not processes_left()
+    assert process.num_fds() == files
+    assert process.num_threads() == threads
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_workers_end_when_their_parent_is_killed() -> None:
