@@ -164,6 +164,10 @@ class VideoRow(_Stored):
         width: Of a frame, in pixels; 0 when unknown.
         height: Of a frame, in pixels; 0 when unknown.
         decoder: Name and version of what decoded it.
+        substitutions: (asked for, used instead) for each frame that could not be decoded, as indices.
+        frame_rate: Mean frames per second of the file; 0 when unknown.
+        duration: Of the file's video, in seconds; 0 when unknown.
+        note: Empty, or what is unusual about a video that was used, such as ``truncated: 7 of 8 frames``.
         extents: How many frames (``frame``) and crops (``crop``) its arrays have; filled in on writing.
         digests: Array name -> SHA-256 (hex) of this video's values in it, little-endian, C order, without the zeros
             that fill the shard's array up; filled in on writing.
@@ -180,6 +184,10 @@ class VideoRow(_Stored):
     width: int = 0
     height: int = 0
     decoder: str = ""
+    substitutions: tuple[tuple[int, int], ...] = ()
+    frame_rate: float = 0.0
+    duration: float = 0.0
+    note: str = ""
     extents: dict[str, int] = {}
     digests: dict[str, str] = {}
 
