@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 from diffvqa.pipeline.datasets.published import LabelFile, PublishedDataset, without_suffix
 
 _NAME = re.compile(r"(ss\d+)[ _]\(?(\d+)\)?", re.IGNORECASE)
+_TRAIN = ("Train (Images and MOS).csv", "Train.csv")
+_TEST = ("Test (Images and MOS).csv", "Test.csv")
 
 
 def _identify(path: PurePosixPath) -> str:
@@ -21,8 +23,11 @@ DATASET = PublishedDataset(
     scale=(0, 1),
     counts={12000: "training and test", 10000: "training alone", 2000: "test alone"},
     files=(
-        LabelFile(("Train (Images and MOS).csv", "Train.csv"), video="Image Name", score="MOS", part="train"),
-        LabelFile(("Test (Images and MOS).csv", "Test.csv"), video="Image Name", score="MOS", part="test"),
+        LabelFile(_TRAIN, video="Image Name", score="MOS", part="train"),
+        LabelFile(_TEST, video="Image Name", score="MOS", part="test"),
+        # The same without a header.
+        LabelFile(_TRAIN, video="path", score="mos", part="train"),
+        LabelFile(_TEST, video="path", score="mos", part="test"),
         LabelFile(("BIQ2021.csv", "BIQ2021.xlsx"), video="Image Name", score="MOS"),
         LabelFile(("labels.csv",), video="image_name", score="mos", origin="a subset"),
     ),

@@ -39,7 +39,6 @@ class LabelFile:
         part: The part of the official split that all its videos are in; empty when it does not say.
         split_column: Its column that says so for each video; empty when it has none.
         split_values: The part that each value of that column means.
-        scale: Lowest and highest possible score, where they differ from the data set's.
     """
 
     names: tuple[str, ...]
@@ -49,7 +48,6 @@ class LabelFile:
     part: str = ""
     split_column: str = ""
     split_values: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    scale: tuple[float, float] | None = None
 
     def is_called(self, name: str) -> bool:
         """Return whether a file of that name may be it."""

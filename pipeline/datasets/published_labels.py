@@ -21,13 +21,11 @@ class PublishedLabels:
 
     Attributes:
         rows: One per video, perhaps some twice.
-        scale: Lowest and highest possible score.
         note: What a reader of results must know about the scores.
         notes: What the user should know about the files.
     """
 
     rows: tuple[VideoLabel, ...]
-    scale: tuple[float, float]
     note: str
     notes: tuple[str, ...]
 
@@ -60,14 +58,9 @@ def read_published_labels(dataset: PublishedDataset, found: Sequence[FoundLabels
 
     Raises:
         DatasetError: A file holds no labels or none of the part to prepare, its columns differ in length, a video has
-            no name, most scores lie off the scale, or the files differ in scale.
+            no name, or most scores lie off the scale.
     """
-    scales = {labels.file.scale or dataset.scale for labels in found}
-    if len(scales) > 1:
-        raise DatasetError(
-            f"{' and '.join(str(labels.table.path) for labels in found)} use different scales.",
-            "Say which one to use with --labels.",
-        )
+    scale = Label("MOS", "", *dataset.scale)
     rows: list[VideoLabel] = []
     notes: list[str] = []
     factors = set()
@@ -76,7 +69,6 @@ def read_published_labels(dataset: PublishedDataset, found: Sequence[FoundLabels
         if not read:
             raise _no_labels(dataset, labels)
         factor = _factor(dataset, read)
-        scale = Label("MOS", "", *(labels.file.scale or dataset.scale))
         scaled = [_on_scale(row, factor, scale) for row in read]
         _check_scale(labels, dataset, scale, read, scaled)
         notes.append(f"labels: {labels.table.path} ({labels.file.origin}, {len(read)} rows)")
@@ -90,43 +82,37 @@ def read_published_labels(dataset: PublishedDataset, found: Sequence[FoundLabels
     if missing:
         notes.append(f"no label file of the part {' or '.join(missing)} of the official split")
     note = "" if factors == {1.0} else "multiplied again: the label file had them divided"
-    return PublishedLabels(tuple(rows), scales.pop(), note, tuple(notes))
+    return PublishedLabels(tuple(rows), note, tuple(notes))
 
 
 def _read_rows(dataset: PublishedDataset, labels: FoundLabels) -> Iterator[VideoLabel]:
-    names, scores, parts = (labels.column(labels.file.video), labels.column(labels.file.score), _parts(labels))
-    lengths = {len(names), len(scores), len(parts)} - ({1} if len(names) != 1 and len(parts) == 1 else set())
-    if len(lengths) > 1:
+    file, table = labels.file, labels.table
+    names, scores = labels.column(file.video), labels.column(file.score)
+    values = labels.column(file.split_column) if file.split_column else ("",) * len(names)
+    if not len(names) == len(scores) == len(values):
         raise DatasetError(
-            f"{labels.table.path} is damaged: it has {len(names)} names, but {len(scores)} scores.", "Get it again."
+            f"{table.path} is damaged: it has {len(names)} names, but {len(scores)} scores.", "Get it again."
         )
-    for row, (name, text) in enumerate(zip(names, scores, strict=True)):
-        part = parts[row if len(parts) == len(names) else 0]
+    for row, (name, text, value) in enumerate(zip(names, scores, values, strict=True)):
+        part = _part(labels, row, value) if file.split_column else file.part
         if dataset.part and part not in ("", dataset.part):
             continue
         if not name.strip():
             if not text.strip():
                 continue
-            raise DatasetError(f"{labels.table.where(row)}: the video has no name.", "Name it, or remove the row.")
+            raise DatasetError(f"{table.where(row)}: the video has no name.", "Name it, or remove the row.")
         cell = dataset.cells.get(part, "")
-        yield VideoLabel(labels.table.where(row), name.strip(), labels.table.score(text), split=cell)
+        yield VideoLabel(table.where(row), name.strip(), table.score(text), split=cell)
 
 
-def _parts(labels: FoundLabels) -> list[str]:
-    file = labels.file
-    if not file.split_column:
-        return [file.part]
-    by_value = {value.casefold(): part for value, part in file.split_values.items()}
-    parts = []
-    for row, value in enumerate(labels.column(file.split_column)):
-        part = by_value.get(value.strip().casefold())
-        if part is None:
-            raise DatasetError(
-                f"{labels.table.where(row)}, column '{file.split_column}': '{value}' names no part of the split.",
-                f"Known are: {', '.join(file.split_values)}.",
-            )
-        parts.append(part)
-    return parts
+def _part(labels: FoundLabels, row: int, value: str) -> str:
+    for known, part in labels.file.split_values.items():
+        if known.casefold() == value.strip().casefold():
+            return part
+    raise DatasetError(
+        f"{labels.table.where(row)}, column '{labels.file.split_column}': '{value}' names no part of the split.",
+        f"Known are: {', '.join(labels.file.split_values)}.",
+    )
 
 
 def _factor(dataset: PublishedDataset, rows: Sequence[VideoLabel]) -> float:

@@ -59,5 +59,5 @@ def prepare_published(dataset: PublishedDataset, request: PrepareRequest, on_pro
         )
         for match in matches
     )
-    manifest = Manifest(request.name, rows, Label("MOS", labels.note, *labels.scale))
+    manifest = Manifest(request.name, rows, Label("MOS", labels.note, *dataset.scale))
     return PreparedDataset(manifest, labels.describe_in(report, dataset, len(matches)))

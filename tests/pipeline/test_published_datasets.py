@@ -334,6 +334,9 @@ def test_photographs_are_videos_of_one_frame(tmp_path: Path) -> None:
     assert (scores(prepared), splits(prepared)) == ({"ss01_10": 0.81}, {"ss01_10": "train"})
     assert prepared.report.videos_without_label == ("Images/ss02_7.JPG", "Images/ss03_9.png")
     assert "no label file of the part test of the official split" in prepared.report.notes
+    write(pictures / "Test (Images and MOS).csv", "ss02 (7).jpg,0.5\nss03 (9).jpg,0.25\n")
+    both = prepare("biq2021", pictures)
+    assert splits(both) == {"ss01_10": "train", "ss02_7": "test", "ss03_9": "test"}
     labels = write(tmp_path / "labels.csv", "image_name,mos\nss01_10.jpg,0.8\nss02 (7).jpg,0.5\nss03_9.jpg,0.25\n")
     subset = prepare("biq2021", pictures, labels)
     assert scores(subset) == {"ss01_10": 0.8, "ss02_7": 0.5, "ss03_9": 0.25}
