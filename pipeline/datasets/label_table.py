@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -84,8 +85,10 @@ def _read_text_table(path: Path) -> LabelTable:
 def _read_matlab(path: Path) -> Mapping[str, Sequence[str]]:
     # As a file rather than a module, so that it starts without this package; -P keeps its folder off the search path.
     command = [sys.executable, "-P", str(Path(__file__).with_name("mat_columns.py")), str(path.absolute())]
+    # One thread each: with one per core, the libraries would reserve more memory than the program may have.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_SECONDS_FOR_MATLAB, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=_SECONDS_FOR_MATLAB, check=False, env=environment)
     except subprocess.TimeoutExpired as error:
         raise _damaged(path, f"reading it took more than {_SECONDS_FOR_MATLAB:.0f} s") from error
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -147,3 +148,17 @@ def test_a_reader_that_crashes_or_hangs_harms_nobody(
     (tmp_path / "data.mat").touch()
     with pytest.raises(DatasetError, match=message):
         read_label_table(tmp_path / "data.mat")
+
+
+def test_the_reader_is_given_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = write(tmp_path / "reader", '#!/bin/sh\necho "{\\"columns\\": {\\"n\\": [\\"$OPENBLAS_NUM_THREADS\\"]}}"\n')
+    reader.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(reader))
+    (tmp_path / "data.mat").touch()
+    assert read_label_table(tmp_path / "data.mat").columns == {"n": ["1"]}
+
+
+def test_the_reader_may_not_take_all_memory() -> None:
+    code = "from diffvqa.pipeline.datasets import mat_columns as m; m._limit_memory(); bytearray(5 * 2**30)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip().endswith("MemoryError")
