@@ -65,7 +65,9 @@ def make_splits(
     when there are only three).
 
     **Official.** The parts are as given. Videos that are in ``official`` but not in ``groups`` are left out, as are
-    those it does not name. When no video is marked for validation, that part is carved from the training part as above.
+    those it does not name. When no video is marked for validation, that part is carved from the training part as above,
+    in the same way for all official splits. One whose test videos are all missing is left out with a warning, unless it
+    is the only one.
 
     Args:
         groups: The content group of each video id, such as the name of the source video. Its order plays no part.
@@ -76,8 +78,14 @@ def make_splits(
         TrainingDataError: There are fewer than three groups, or a part of an official split is empty.
     """
     if official:
+        testable = [name for name, parts in official.items() if any(parts.get(each) == "test" for each in groups)]
+        if testable and len(testable) < len(official):
+            logger.warning(
+                "left out, as no test video is there: split %s", first_of(set(official).difference(testable))
+            )
         return tuple(
-            _official_split(groups, recipe, name, parts, index) for index, (name, parts) in enumerate(official.items())
+            _official_split(groups, recipe, name, official[name], index)
+            for index, name in enumerate(testable or official)
         )
     names = set(groups.values())
     if len(names) < len(PARTS):
@@ -146,7 +154,7 @@ def _official_split(
     if not validation:
         contents = {groups[video_id] for video_id in train}
         if len(contents) > 1:
-            carved = _draw_validation(contents, recipe, index)
+            carved = _draw_validation(contents, recipe, index=0)
             validation = {video_id for video_id in train if groups[video_id] in carved}
             train -= validation
     split = Split(tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)), index, name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,7 +134,7 @@ def test_fewer_than_three_groups_cannot_be_split() -> None:
     assert "3" in error.value.hint
 
 
-def official(**videos_of: str) -> Mapping[str, Part]:
+def official(**videos_of: str) -> dict[str, Part]:
     parts: dict[str, Part] = {}
     for part in ("train", "validation", "test"):
         parts |= dict.fromkeys(videos_of.get(part, ""), part)
@@ -169,6 +167,30 @@ def test_the_validation_part_is_carved_from_official_training_by_content_and_sta
     fewer = {name: group for name, group in groups.items() if group not in {"g3", "g20", "g45"}}
     (after,) = make_splits(fewer, TrainRecipe(), {"official": parts})
     assert part_of_each(after) == {name: part for name, part in part_of_each(split).items() if name in fewer}
+
+
+def test_official_splits_that_share_their_training_part_share_its_validation_too() -> None:
+    groups = {f"v{number}": f"g{number}" for number in range(50)}
+    training: dict[str, Part] = dict.fromkeys(list(groups)[:40], "train")
+    one, two = make_splits(
+        groups,
+        TrainRecipe(),
+        {
+            "one": training | dict.fromkeys(list(groups)[40:45], "test"),
+            "two": training | dict.fromkeys(list(groups)[45:], "test"),
+        },
+    )
+    assert (one.train, one.validation) == (two.train, two.validation)
+
+
+def test_an_official_split_whose_test_videos_are_missing_is_left_out(logged: pytest.LogCaptureFixture) -> None:
+    groups = {name: name for name in "abcdef"}
+    parts = official(train="abc", validation="d")
+    (split,) = make_splits(
+        groups, TrainRecipe(), {"gone": parts | official(test="xyz"), "there": parts | official(test="ef")}
+    )
+    assert (split.name, split.index, split.test) == ("there", 0, ("e", "f"))
+    assert "left out, as no test video is there: split gone" in logged.text
 
 
 def test_videos_outside_the_official_split_are_left_out() -> None:
