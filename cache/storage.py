@@ -234,15 +234,13 @@ class ObjectStorage(Storage):
     Args:
         url: Of the place, as the user gave it.
         files: fsspec's file system for it.
-        stored: The same for Zarr, which awaits it.
         path: The place within them.
         failures: What the file system raises when it cannot be reached.
     """
 
-    def __init__(self, url: str, files: Any, stored: Any, path: str, failures: tuple[type[Exception], ...]) -> None:
+    def __init__(self, url: str, files: Any, path: str, failures: tuple[type[Exception], ...]) -> None:
         self._url = url.rstrip("/")
         self._files = files
-        self._stored = stored
         self._path = path.rstrip("/")
         self._failures = failures
 
@@ -254,20 +252,14 @@ class ObjectStorage(Storage):
             CacheUnreachableError: Nothing here speaks its protocol.
         """
         from fsspec import url_to_fs
-        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
         try:
             # Listings are never remembered: other processes write too.
             files, path = url_to_fs(url, use_listings_cache=False)
-            stored = (
-                url_to_fs(url, use_listings_cache=False, asynchronous=True)[0]
-                if files.async_impl
-                else AsyncFileSystemWrapper(files, asynchronous=True)
-            )
         except (ImportError, ValueError) as error:
             hint = "Install it with: pip install 'diffvqa[s3]'." if url.startswith("s3") else "Check the URL."
             raise CacheUnreachableError(f"{url} cannot be opened: {_first_line(error)}.", hint) from error
-        return cls(url, files, stored, path, (OSError, *_protocol_failures(url)))
+        return cls(url, files, path, (OSError, *_protocol_failures(url)))
 
     @override
     def describe(self, name: str = "") -> str:
@@ -340,7 +332,7 @@ class ObjectStorage(Storage):
     @override
     @contextmanager
     def new_folder(self, name: str) -> Iterator[Storage]:
-        folder = ObjectStorage(self.describe(name), self._files, self._stored, self._at(name), self._failures)
+        folder = ObjectStorage(self.describe(name), self._files, self._at(name), self._failures)
         try:
             with self._reporting_output_errors(name):
                 yield folder
@@ -350,7 +342,12 @@ class ObjectStorage(Storage):
 
     @override
     def zarr_store(self, folder: str = "") -> Store:
-        return FsspecStore(self._stored, path=self._at(folder), read_only=True)
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+        # Zarr awaits its file system in a loop of its own; the wrapper lets it share this one and its connections.
+        return FsspecStore(
+            AsyncFileSystemWrapper(self._files, asynchronous=True), path=self._at(folder), read_only=True
+        )
 
     @override
     def publishing(self) -> AbstractContextManager[object]:

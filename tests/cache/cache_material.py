@@ -75,7 +75,7 @@ def failed(video_id: str, reason: str = "empty") -> ShardEntry:
     )
 
 
-def fill(directory: Path, *entries: ShardEntry, shard_videos: int = 2) -> None:
+def fill(directory: Path | str, *entries: ShardEntry, shard_videos: int = 2) -> None:
     with CacheWriter(directory, header(), shard_videos=shard_videos) as writer:
         for entry in entries:
             writer.add(entry)
