@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
+from diffvqa.cache.errors import DiffVQAError
 from diffvqa.cache.layout import create_array, data_file, encode_videos
 from diffvqa.cache.run_lock import Run, require_current
 from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, CacheHeader, ShardMark, StoredFile, VideoRow
@@ -117,18 +119,20 @@ def publish_mark(storage: Storage, run: Run, name: str, sealed: bytes) -> None:
     """Mark a shard, whose data is there, as done.
 
     Raises:
-        CacheBusyError: Another run has taken over; the shard does not exist.
-        OutputError: The mark cannot be written.
+        CacheBusyError: Another run has taken over; the shard is removed.
+        OutputError: The mark cannot be written; the shard is removed.
     """
-    with storage.publishing():
-        require_current(storage, run)
-        storage.write(mark_file(name), sealed)
-        try:
+    try:
+        with storage.publishing():
+            require_current(storage, run)
+            storage.write(mark_file(name), sealed)
             # An object store has no lock to hold meanwhile: a run that took over just now may have removed the data.
             require_current(storage, run)
-        except BaseException:
+    except BaseException:
+        with suppress(DiffVQAError):  # the next run removes what cannot be removed now; first the mark, or neither
             storage.delete(mark_file(name))
-            raise
+            storage.delete(data_folder(name))
+        raise
 
 
 def list_marks(storage: Storage) -> dict[str, int]:

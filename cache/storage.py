@@ -204,7 +204,7 @@ class LocalStorage(Storage):
         try:
             with reporting_output_errors(final):
                 unfinished.mkdir(parents=True)
-                yield LocalStorage(unfinished)
+                yield _UnfinishedFolder(unfinished)
                 synchronise_tree(unfinished)
                 unfinished.rename(final)
                 synchronise_folder(final.parent)
@@ -226,6 +226,17 @@ class LocalStorage(Storage):
             yield
         finally:
             lock.release()
+
+
+class _UnfinishedFolder(LocalStorage):
+    """A folder that nobody reads before it is renamed: its files are synchronised together, then."""
+
+    @override
+    def write(self, name: str, content: bytes) -> None:
+        path = self.root / name
+        with reporting_output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
 
 class ObjectStorage(Storage):
