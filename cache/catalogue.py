@@ -8,12 +8,13 @@ index therefore costs time and nothing else.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -21,20 +22,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from diffvqa.cache.errors import CacheCorruptError, CacheUnreachableError
-from diffvqa.cache.schema import SourceStamp, unseal_document
+from diffvqa.cache.schema import ABSENT, SourceStamp, VideoRow, unseal_document
 from diffvqa.cache.shards import list_marks, mark_file
-from diffvqa.cache.storage import Storage
+from diffvqa.cache.storage import LocalStorage, Storage
 
 logger = logging.getLogger(__name__)
 
 CATALOGUE_FOLDER = "catalogue"
 _CATALOGUE_SUFFIX = ".parquet"
-_PARALLEL_READS = 8
+_PARALLEL_READS = 16
+_READ_AHEAD = 256
 _COLUMNS = pa.schema(
     {
         "video_id": pa.string(),
         "ok": pa.bool_(),
         "reason": pa.string(),
+        "failed_row": pa.string(),  # the whole row as JSON, of a video that failed: a resumed run shows them all
         "shard": pa.string(),
         "entry": pa.int32(),
         "slot": pa.int32(),
@@ -170,12 +173,26 @@ class Catalogue:
         line = self._newest.get(video_id)
         return line is not None and bool(self._ok[line])
 
-    def is_unchanged(self, video_id: str, now: SourceStamp) -> bool:
-        """Whether the file of a video of this catalogue, as it is now, is the one its newest row speaks of."""
+    def failed_row(self, video_id: str) -> VideoRow:
+        """Return the newest row of a video of this catalogue that failed."""
+        return VideoRow.model_validate_json(self._rows["failed_row"][self._newest[video_id]].as_py())
+
+    def is_unchanged(self, video_id: str, path: Path) -> bool | None:
+        """Whether the file of a video of this catalogue is the one its newest row speaks of; None when it is gone.
+
+        Args:
+            video_id: The video's.
+            path: Of its file now.
+        """
         line = self._newest[video_id]
-        if (self._sizes[line], self._times[line]) == (now.size, now.mtime_ns):
+        size, mtime_ns = int(self._sizes[line]), int(self._times[line])
+        try:
+            stat = path.stat()
+        except OSError:
+            return True if size == ABSENT else None
+        if (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns):
             return True
-        return now.same_content_as(self._stamp(line))
+        return SourceStamp.of(path).same_content_as(self._stamp(line))
 
     def count(self) -> tuple[int, int, dict[str, int]]:
         """Return how many videos have features, how many frames these have, and how many failed by reason."""
@@ -245,6 +262,7 @@ def lines_of_mark(name: str, sealed: bytes, where: str, fingerprint_digest: str)
         "video_id": [row["video_id"] for row in rows],
         "ok": ok,
         "reason": [row["reason"] for row in rows],
+        "failed_row": [None if row["status"] == "ok" else json.dumps(row) for row in rows],
         "shard": [name] * len(rows),
         "entry": np.arange(len(rows), dtype=np.int32),
         "slot": slots.astype(np.int32),
@@ -260,22 +278,32 @@ def _read_marks(
     storage: Storage, names: Sequence[str], fingerprint_digest: str
 ) -> Iterator[tuple[str, pa.Table | str]]:
     """Yield each mark's lines, or why it has none."""
-
-    def read(name: str) -> tuple[str, pa.Table | str]:
+    for name, sealed in zip(names, _contents(storage, names), strict=True):
         where = storage.describe(mark_file(name))
+        if sealed is None:
+            yield name, f"{where} is not there any more."
+            continue
         try:
-            return name, lines_of_mark(name, storage.read(mark_file(name)), where, fingerprint_digest)
-        except FileNotFoundError:
-            return name, f"{where} is not there any more."
+            yield name, lines_of_mark(name, sealed, where, fingerprint_digest)
         except CacheCorruptError as error:
             logger.warning("%s", error)
-            return name, error.what
+            yield name, error.what
 
-    if len(names) < _PARALLEL_READS:
+
+def _contents(storage: Storage, names: Sequence[str]) -> Iterator[bytes | None]:
+    """Yield the marks' contents, None for one that is gone; several are asked for at once where each takes long."""
+
+    def read(name: str) -> bytes | None:
+        with suppress(FileNotFoundError):
+            return storage.read(mark_file(name))
+        return None
+
+    if isinstance(storage, LocalStorage):
         yield from map(read, names)
         return
     with ThreadPoolExecutor(_PARALLEL_READS, "marks") as pool:
-        yield from pool.map(read, names)
+        for first in range(0, len(names), _READ_AHEAD):
+            yield from pool.map(read, names[first : first + _READ_AHEAD])
 
 
 def parse_index(base: str, content: bytes, fingerprint_digest: str) -> pa.Table | None:

@@ -115,12 +115,8 @@ class FeatureCache:
         return self._catalogue.ids(ok=True)
 
     def failures(self) -> tuple[VideoRow, ...]:
-        """Return the rows of the videos that have none.
-
-        Raises:
-            CacheCorruptError: The mark of one is damaged.
-        """
-        return tuple(self.row(video_id) for video_id in self._catalogue.ids(ok=False))
+        """Return the rows of the videos that have none."""
+        return tuple(map(self._catalogue.failed_row, self._catalogue.ids(ok=False)))
 
     def info(self) -> CacheInfo:
         """Return what the cache holds, in figures; no array is read."""

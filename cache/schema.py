@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import from_json
 
 from diffvqa.cache.errors import CacheCorruptError, CacheMissingError, FingerprintMismatchError, SchemaTooNewError
 from diffvqa.cache.fingerprint import Fingerprint, FingerprintValue
@@ -18,6 +18,7 @@ from diffvqa.cache.storage import Storage
 SCHEMA_VERSION = 1
 HEADER_FILE = "cache.json"
 RAGGED_DIMENSIONS = ("frame", "crop")
+ABSENT = -1
 _WRITE_ANEW = "Run 'diffvqa extract' again: for the same features it writes this file anew and keeps them."
 _MAKE_AGAIN = "Remove it and run 'diffvqa extract': its videos are done again."
 
@@ -118,7 +119,7 @@ class SourceStamp(_Stored):
         try:
             stat = path.stat()
         except OSError:
-            return cls(path=str(path), size=-1, mtime_ns=-1)
+            return cls(path=str(path), size=ABSENT, mtime_ns=ABSENT)
         return cls(path=str(path), size=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
     def with_content(self) -> SourceStamp:
@@ -135,7 +136,7 @@ class SourceStamp(_Stored):
     @property
     def is_there(self) -> bool:
         """Whether there was a file."""
-        return self.size >= 0
+        return self.size != ABSENT
 
     def same_content_as(self, stored: SourceStamp) -> bool:
         """Whether this file, as it is now, is the one that was stamped; its path may be another.
@@ -292,7 +293,7 @@ def unseal_document(sealed: bytes, where: str, hint: str = _MAKE_AGAIN) -> dict[
     """
     content = unseal(sealed, where, hint)
     try:
-        document: dict[str, Any] = json.loads(content)
+        document: dict[str, Any] = from_json(content, cache_strings="keys")
         version = int(document["schema_version"])
     except (ValueError, KeyError, TypeError) as error:
         raise CacheCorruptError(f"{where} is damaged: {error}.", hint) from error

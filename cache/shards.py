@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -142,7 +141,7 @@ def list_marks(storage: Storage) -> dict[str, int]:
         CacheUnreachableError: The storage cannot be read.
     """
     return {
-        PurePosixPath(listed.name).stem: listed.size
+        listed.base.removesuffix(MARK_SUFFIX): listed.size
         for listed in storage.entries(SHARDS_FOLDER)
         if not listed.is_folder and listed.base.endswith(MARK_SUFFIX) and not listed.base.startswith(".")
     }

@@ -7,12 +7,13 @@ one by one. Whoever reads therefore waits for a mark, a file that is written aft
 
 from __future__ import annotations
 
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -52,7 +53,7 @@ class Listed:
     @property
     def base(self) -> str:
         """The last part of the name."""
-        return PurePosixPath(self.name).name
+        return self.name.rpartition("/")[2]
 
 
 class Storage(ABC):
@@ -175,8 +176,8 @@ class LocalStorage(Storage):
     def entries(self, folder: str = "") -> list[Listed]:
         prefix = f"{folder}/" if folder else ""
         try:
-            found = list((self.root / folder).iterdir())
-            return sorted((_listed(prefix + path.name, path) for path in found), key=_name)
+            with os.scandir(self.root / folder) as found:
+                return sorted((_listed(prefix + entry.name, entry) for entry in found), key=_name)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -389,7 +390,7 @@ def is_ours(listed: Listed) -> bool:
     return listed.base.startswith((".lock", _PUBLISH_LOCK, TEMPORARY_PREFIX))
 
 
-def _listed(name: str, path: Path) -> Listed:
+def _listed(name: str, path: Path | os.DirEntry[str]) -> Listed:
     is_folder = path.is_dir()
     return Listed(name, 0 if is_folder else path.stat().st_size, is_folder)
 

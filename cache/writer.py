@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,18 +15,17 @@ from diffvqa.cache.run_lock import WRITERS_FOLDER, Run, begin_run
 from diffvqa.cache.schema import (
     HEADER_FILE,
     CacheHeader,
-    SourceStamp,
     VideoRow,
     read_header,
     require_same_features,
     write_header,
 )
-from diffvqa.cache.shard_reader import ShardReader
 from diffvqa.cache.shards import ShardEntry, ShardWriter, list_marks, mark_file, remove_unmarked, run_of
 from diffvqa.cache.storage import Storage, is_ours, open_storage
 
 logger = logging.getLogger(__name__)
 
+_INDEX_AT_LEAST_EVERY = 64
 _WAYS_OUT = "Choose another directory with --cache, or replace these features with --overwrite."
 
 
@@ -115,7 +113,11 @@ class CacheWriter:
         if removed:
             logger.info("removed %d unfinished shard(s) of an interrupted run", removed)
         self._shards = ShardWriter(self.storage, self.header, self.run)
-        self._catalogue = self._indexed_catalogue()
+        self._catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
+        self._indexed, self._not_indexed = len(self._catalogue.shards()), self._catalogue.unindexed
+        if self._not_indexed:
+            self._catalogue.store(self.storage, self.header.fingerprint_digest)
+            self._not_indexed = 0
 
     def _settled_header(self) -> CacheHeader | None:
         """Return the header that is there, or None where it is to be written; refuse what is no place for it."""
@@ -145,38 +147,30 @@ class CacheWriter:
         catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
         return bool(marks) and not catalogue.damaged
 
-    def _indexed_catalogue(self) -> Catalogue:
-        catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
-        if catalogue.unindexed:
-            catalogue.store(self.storage, self.header.fingerprint_digest)
-        return catalogue
-
     def plan(self, sources: Iterable[tuple[str, Path]], *, retry_failed: bool = False) -> ResumePlan:
         """Compare the videos asked for with what is there.
 
         Args:
             sources: (video id, path of its file) of every video of the data set.
             retry_failed: Try the earlier failures again.
-
-        Raises:
-            CacheCorruptError: The mark of a video that failed before is damaged.
         """
         catalogue = self._catalogue
         pending, done, failed, new, changed, gone = [], [], [], [], [], []
         asked = set()
         for video_id, path in sources:
             asked.add(video_id)
-            now = SourceStamp.of(path)
             if video_id not in catalogue:
                 new.append(video_id)
                 pending.append(video_id)
-            elif catalogue.is_ok(video_id) and not now.is_there:
+                continue
+            is_ok, is_unchanged = catalogue.is_ok(video_id), catalogue.is_unchanged(video_id, path)
+            if is_ok and is_unchanged is None:
                 gone.append(video_id)
                 done.append(video_id)
-            elif not catalogue.is_unchanged(video_id, now):
+            elif not is_unchanged:
                 changed.append(video_id)
                 pending.append(video_id)
-            elif catalogue.is_ok(video_id):
+            elif is_ok:
                 done.append(video_id)
             elif retry_failed:
                 pending.append(video_id)
@@ -185,25 +179,12 @@ class CacheWriter:
         return ResumePlan(
             pending=tuple(pending),
             done=tuple(done),
-            failed_before=self._rows(failed),
+            failed_before=tuple(map(catalogue.failed_row, failed)),
             new=tuple(new),
             changed=tuple(changed),
             gone=tuple(gone),
             vanished=tuple(video_id for video_id in catalogue.ids() if video_id not in asked),
         )
-
-    def _rows(self, video_ids: Iterable[str]) -> tuple[VideoRow, ...]:
-        """Read the rows of videos from their marks, each mark once."""
-        by_shard = defaultdict(list)
-        for video_id in video_ids:
-            location = self._catalogue.locate(video_id)
-            assert location is not None  # noqa: S101  # the plan asks for videos that are there
-            by_shard[location.shard].append(location.entry)
-        rows: list[VideoRow] = []
-        for shard, entries in by_shard.items():
-            mark = ShardReader(self.storage, shard, self.header.arrays).mark
-            rows += [mark.rows[entry] for entry in entries]
-        return tuple(rows)
 
     def add(self, entry: ShardEntry) -> None:
         """Add a video; every ``shard_videos`` of them are published together.
@@ -226,6 +207,22 @@ class CacheWriter:
         entries, self._buffer = self._buffer, []
         if entries:
             self._shards.write(entries)
+            self._not_indexed += 1
+        if self._not_indexed >= max(_INDEX_AT_LEAST_EVERY, self._indexed // 8):
+            self.index()
+
+    def index(self) -> None:
+        """Bring the stored index up to date with all shards, those of other processes included.
+
+        It is done now and then and on leaving; an index that is behind costs the next run a second per 1,000 shards.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
+        if catalogue.unindexed:
+            catalogue.store(self.storage, self.header.fingerprint_digest)
+        self._indexed, self._not_indexed = len(catalogue.shards()), 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -233,7 +230,7 @@ class CacheWriter:
         try:
             if error is None or isinstance(error, KeyboardInterrupt):
                 self.publish()
-                self._indexed_catalogue()
+                self.index()
         finally:
             self._held.close()
 

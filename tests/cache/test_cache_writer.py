@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -8,8 +9,12 @@ from pathlib import Path
 import pytest
 from cache_material import failed, fill, header, usable
 
+from diffvqa.cache.catalogue import Catalogue
 from diffvqa.cache.errors import CacheBusyError, CacheError, FingerprintMismatchError, OutputError
 from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache.schema import SourceStamp
+from diffvqa.cache.shards import ShardEntry
+from diffvqa.cache.storage import open_storage
 from diffvqa.cache.writer import CacheWriter
 
 
@@ -161,3 +166,71 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(CacheError, match="not empty and no feature cache"):
         CacheWriter(tmp_path, header(), shard_videos=1, overwrite=True).__enter__()
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_run_that_dies_late_leaves_an_index_that_is_hardly_behind(tmp_path: Path) -> None:
+    def add_many_and_die() -> None:
+        with CacheWriter(tmp_path, header(), shard_videos=1) as writer:
+            for number in range(150):
+                writer.add(usable(f"v{number}", frames=1))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        add_many_and_die()
+    catalogue = Catalogue.load(open_storage(tmp_path), header().fingerprint_digest)
+    assert len(catalogue) == 150
+    assert catalogue.unindexed == 150 - 128
+    with CacheWriter(tmp_path, header(), shard_videos=1):
+        assert Catalogue.load(open_storage(tmp_path), header().fingerprint_digest).unindexed == 0
+    (index,) = (tmp_path / "catalogue").iterdir()
+    assert index.name.startswith("00000150-")
+
+
+def test_a_file_is_told_by_its_content_where_only_its_time_differs(tmp_path: Path) -> None:
+    """A copy of a data set has other times; its features are not stale. A file that is gone leaves its features."""
+    same, other, gone = (tmp_path / name for name in ("same.mp4", "other.mp4", "gone.mp4"))
+    for path in (same, other, gone):
+        path.write_bytes(b"content")
+    entries = [usable(path.name, path=path) for path in (same, other, gone)]
+    stamped = [
+        ShardEntry(entry.row.model_copy(update={"source": entry.row.source.with_content()}), entry.arrays)
+        for entry in entries
+    ]
+    fill(tmp_path / "cache", *stamped)
+    os.utime(same, (1, 1))
+    other.write_bytes(b"CONTENT")
+    os.utime(other, (1, 1))
+    gone.unlink()
+    with CacheWriter(tmp_path / "cache", header(), shard_videos=1) as writer:
+        plan = writer.plan([(path.name, path) for path in (same, other, gone)])
+    assert plan.done == ("same.mp4", "gone.mp4")
+    assert plan.gone == ("gone.mp4",)
+    assert plan.changed == plan.pending == ("other.mp4",)
+
+
+def test_a_file_that_changed_while_it_was_read_has_no_content_to_compare_with(tmp_path: Path) -> None:
+    video = tmp_path / "video.mp4"
+    video.write_bytes(b"first")
+    stamp = SourceStamp.of(video)
+    assert stamp.with_content().sha256 == hashlib.sha256(b"first").hexdigest()
+    video.write_bytes(b"second")
+    assert stamp.with_content().sha256 == ""
+    video.unlink()
+    assert stamp.with_content().sha256 == ""
+    assert not SourceStamp.of(video).is_there
+
+
+def test_new_and_vanished_videos_are_told_apart(tmp_path: Path) -> None:
+    fill(tmp_path, usable("kept"), usable("vanished"))
+    with CacheWriter(tmp_path, header(), shard_videos=1) as writer:
+        plan = writer.plan([("kept", Path("absent")), ("new", Path("absent"))])
+    assert (plan.new, plan.vanished, plan.done) == (("new",), ("vanished",), ("kept",))
+
+
+def test_arrays_of_another_shape_under_the_same_fingerprint_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, usable("a"))
+    first, *others = header().arrays
+    wider = first.model_copy(update={"shape": (*first.shape[:-1], 9)})
+    asked = header().model_copy(update={"arrays": (wider, *others)})
+    with pytest.raises(FingerprintMismatchError, match="holds other arrays: resize/latent is"):
+        CacheWriter(tmp_path, asked, shard_videos=1).__enter__()
