@@ -1,6 +1,7 @@
 # Two commands need nothing else typed, installed or fetched by hand:
 #   make demo      make test
-# Variables: DATASET, RECIPE, VIDEOS, LABELS, MODEL, CSV, FORMAT, OUT, PHOTOS, and ARGS for any further option.
+# Variables: DATASET, RECIPE, VIDEOS, LABELS, PRETRAIN, MODEL, ON, CSV, FORMAT, OUT, PHOTOS, BENCH, and ARGS for any
+# further option.
 
 PYTHON  ?= $(firstword $(shell command -v python3.11 python3))
 DATASET ?= demo
@@ -18,7 +19,7 @@ SOURCES := $(sort $(shell find cache pipeline stages -type f -not -path '*/__pyc
 STAMP   := $(VENV)/installed-$(firstword $(shell (cat pyproject.toml constraints.txt; echo $(SOURCES)) | cksum))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types format prepare extract train score export nano clean
+.PHONY: help setup demo test lint types format prepare extract train evaluate sweep score export nano bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,8 +58,14 @@ extract: $(STAMP)  ## extract its features, once: DATASET= [MODEL=nano]; with VI
 	$(if $(VIDEOS)$(filter demo,$(DATASET)),@test -f runs/$(DATASET)/manifest.csv || $(MAKE) --no-print-directory prepare ARGS=)
 	$(DIFFVQA) extract $(DATASET) $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
-train: $(STAMP)  ## train the regressor on them: DATASET=
-	$(DIFFVQA) train $(DATASET) $(ARGS)
+train: $(STAMP)  ## train the regressor on them: DATASET= [PRETRAIN=data set]; ARGS=--ablate compares its blocks
+	$(DIFFVQA) train $(DATASET) $(if $(PRETRAIN),--pretrain $(PRETRAIN)) $(ARGS)
+
+evaluate: $(STAMP)  ## evaluate a trained model on other data sets: MODEL=data set ON='data sets'
+	$(DIFFVQA) evaluate --model '$(MODEL)' $(foreach name,$(ON),--on $(name)) $(ARGS)
+
+sweep: $(STAMP)  ## search the training recipe: DATASET=
+	$(DIFFVQA) sweep $(DATASET) $(ARGS)
 
 score: $(STAMP)  ## score videos: VIDEOS=path [MODEL=data set] [CSV=runs/scores.csv]
 	$(DIFFVQA) score '$(VIDEOS)' --csv '$(CSV)' $(if $(MODEL),--model '$(MODEL)') $(ARGS)
@@ -68,6 +75,9 @@ export: $(STAMP)  ## export its features to one file: DATASET= [FORMAT=h5 OUT=fi
 
 nano: $(STAMP)  ## make a small diffusion model: PHOTOS=folder OUT=folder
 	$(DIFFVQA) pretrain '$(PHOTOS)' --out '$(OUT)' $(ARGS)
+
+bench: $(STAMP)  ## run one benchmark: BENCH=name of a module in tests/benchmarks
+	$(VENV)/bin/python -m tests.benchmarks.$(BENCH) $(ARGS)
 
 clean:  ## remove the environment, caches and builds, but never runs/
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -83,7 +83,7 @@ def make_manifest(root: Path, videos: int) -> Manifest:
     for number in range(videos):
         path = root / f"videos/{number:06d}.mp4"
         path.touch()
-        rows.append(ManifestRow(f"set/{number:06d}.mp4", path, 3.0, f"group {number % 999}"))
+        rows.append(ManifestRow(f"set/{number:06d}.mp4", str(path), 3.0, f"group {number % 999}"))
     manifest = Manifest("set", tuple(rows))
     write_manifest(root, manifest)
     return manifest
