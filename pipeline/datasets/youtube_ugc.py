@@ -21,8 +21,8 @@ DATASET = PublishedDataset(
     counts={
         1380: "every labelled video",
         1323: "VIDEVAL, without 57 grey videos",
-        1147: "FAST-VQA, the videos still on line then",
-        1036: "the videos still on line later",
+        1147: "FAST-VQA",
+        1036: "a smaller release",
     },
     files=(
         LabelFile(("*MOS_for_YouTube_UGC_dataset.csv", "*MOS_for_YouTube_UGC_dataset.xlsx"), "vid", "MOSFull"),
