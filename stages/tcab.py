@@ -6,9 +6,12 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from diffvqa.stages.errors import TrainingDataError
 from diffvqa.stages.mamba import BidirectionalMamba
+
+_HALF_RANGE = 127.5
 
 
 class TemporalCoherenceAugmentation(nn.Module):
@@ -49,7 +52,10 @@ class TemporalCoherenceAugmentation(nn.Module):
         Returns:
             (B, F, width) float, the mean over each frame's tokens.
         """
-        tokens = self.embed(self._patches(frames)) + self.position
+        # Pixels become -1 to 1 by way of the weights: to scale a copy of every frame would cost as much as the product.
+        weight = self.embed.weight / _HALF_RANGE
+        bias = self.embed.bias - self.embed.weight.sum(1)
+        tokens = F.linear(self._patches(frames), weight, bias) + self.position
         tokens = tokens + time_embedding(frames.shape[1], tokens.shape[-1], tokens.device)[:, None]
         per_frame = tokens.shape
         tokens, mask = tokens.flatten(1, 2), frame_mask.repeat_interleave(self.side**2, dim=1)
@@ -59,11 +65,11 @@ class TemporalCoherenceAugmentation(nn.Module):
         return averaged
 
     def _patches(self, frames: Tensor) -> Tensor:
-        """Cut frames (B, F, S, S, 3) uint8 into (B, F, patches, 3 patch^2) float32 in [-1, 1]."""
+        """Cut frames (B, F, S, S, 3) uint8 into (B, F, patches, 3 patch^2) float32 in [0, 255]."""
         side, patch, leading = self.side, self.patch, frames.shape[:2]
         covered = frames[:, :, : side * patch, : side * patch]
         grid = covered.reshape(*leading, side, patch, side, patch, 3).transpose(3, 4)
-        return grid.reshape(*leading, side**2, 3 * patch**2).to(torch.float32).div_(127.5).sub_(1.0)
+        return grid.reshape(*leading, side**2, 3 * patch**2).to(torch.float32)
 
 
 def time_embedding(frames: int, width: int, device: torch.device) -> Tensor:
