@@ -6,11 +6,9 @@ import csv
 import json
 import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from stage_two_material import RECIPE, Material, make_material, write_dataset
 
 from diffvqa.pipeline.cli import main
@@ -19,16 +17,10 @@ from diffvqa.stages.metrics import correlation_metrics, median_metrics
 from diffvqa.stages.regressor_folder import load_regressors
 from diffvqa.stages.splits_file import read_splits
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = [f"--set=train.{key}={getattr(RECIPE, key)}" for key in ("width", "tcab_patch", "tcab_width", "tcab_state")]
 SMALL += ["--set=train.learning_rate=0.02", "--set=train.batch_size=4", "--set=train.head_width=8"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,13 +9,7 @@ from torch import Tensor
 from diffvqa.stages.mamba import BidirectionalMamba, BidirectionalMixer, MambaBlock
 from diffvqa.stages.scan.selective_scan import ScanChoice, ScanPath
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def naive_direction(block: MambaBlock, tokens: Tensor, suffix: str, *, reverse: bool) -> Tensor:

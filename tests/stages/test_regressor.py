@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -20,16 +19,10 @@ from diffvqa.stages.tdm import TemporalDifference
 from diffvqa.stages.train_recipe import TrainRecipe, ablations
 from diffvqa.stages.training_data import BranchInput, BranchMoments, BranchShape, VideoBatch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPE = BranchShape(latent=(3, 8, 8), multiscale=(5, 4, 4), frame_size=16)
 RECIPE = TrainRecipe(width=4, tcab_patch=8, tcab_width=4, tcab_state=2, head_width=8)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_regressor(seed: int = 0, recipe: TrainRecipe = RECIPE) -> Regressor:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from stage_two_material import RECIPE as SMALL
 from stage_two_material import make_features, make_material
 from tensorboardX.proto.event_pb2 import Event
@@ -21,17 +20,11 @@ from diffvqa.stages.regressor_folder import load_regressors, read_test_predictio
 from diffvqa.stages.splits_file import read_splits
 from diffvqa.stages.training import CrossValidation, train_all
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPE = SMALL.model_copy(update={"epochs": 1})
 EXTRACT = {"recipe": {"model": "nano", "frames": 2}, "fingerprint": {"weights": "abc"}}
 LABELS = {"": {"name": "MOS", "note": "1 to 5"}}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
