@@ -1,4 +1,4 @@
-"""Reading a cache: which videos it holds, and their arrays, each checked against its digest."""
+"""Reading a cache: which videos it holds, and their arrays, each checked."""
 
 from __future__ import annotations
 
@@ -58,6 +58,11 @@ class VideoArrays(Mapping[str, "NDArray[Any]"]):
         self._location = location
 
     @property
+    def location(self) -> Location:
+        """Where it lies."""
+        return self._location
+
+    @property
     def row(self) -> VideoRow:
         """What is known of the video.
 
@@ -83,7 +88,7 @@ class VideoArrays(Mapping[str, "NDArray[Any]"]):
 
 
 class FeatureCache:
-    """A cache, for reading.
+    """A cache, for reading, in one or several threads; in another process it opens itself anew.
 
     Args:
         location: Its folder, or its URL such as ``s3://bucket/features``.
@@ -100,10 +105,14 @@ class FeatureCache:
     """
 
     def __init__(self, location: Path | str) -> None:
+        self._location = location
         self.storage = open_storage(location)
         self.header: CacheHeader = read_header(self.storage)
         self._catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
         self._opened: OrderedDict[str, ShardReader] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path | str]]:
+        return type(self), (self._location,)
 
     @property
     def url(self) -> str:

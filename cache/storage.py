@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 from typing_extensions import override
 from zarr.storage import FsspecStore, LocalStore
 
@@ -72,8 +74,8 @@ class Storage(ABC):
         """Return a file's content."""
 
     @abstractmethod
-    def read_range(self, name: str, start: int, length: int) -> bytes:
-        """Return ``length`` bytes of a file from byte ``start`` on; fewer where it ends before."""
+    def read_into(self, name: str, start: int, buffer: NDArray[np.uint8]) -> int:
+        """Fill ``buffer`` with a file's bytes from ``start`` on; return how many there were, fewer where it ends."""
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
@@ -149,12 +151,12 @@ class LocalStorage(Storage):
             raise _unreachable(str(path), error) from error
 
     @override
-    def read_range(self, name: str, start: int, length: int) -> bytes:
+    def read_into(self, name: str, start: int, buffer: NDArray[np.uint8]) -> int:
         path = self.root / name
         try:
-            with path.open("rb", buffering=0) as file:
+            with path.open("rb") as file:
                 file.seek(start)
-                return file.read(length)
+                return file.readinto(buffer.data)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -287,9 +289,11 @@ class ObjectStorage(Storage):
             raise _unreachable(self.describe(name), error) from error
 
     @override
-    def read_range(self, name: str, start: int, length: int) -> bytes:
+    def read_into(self, name: str, start: int, buffer: NDArray[np.uint8]) -> int:
         try:
-            return bytes(self._files.cat_file(self._at(name), start=start, end=start + length))
+            content = self._files.cat_file(self._at(name), start=start, end=start + len(buffer))
+            buffer[: len(content)] = np.frombuffer(content, np.uint8)
+            return len(content)
         except FileNotFoundError:
             raise
         except self._failures as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from diffvqa.cache.catalogue import CATALOGUE_FOLDER, Catalogue, lines_of_mark, parse_index
 from diffvqa.cache.errors import CacheCorruptError
@@ -155,7 +156,7 @@ class _Check:
         array = spec.name if spec else path.removeprefix(f"{data_folder(reader.name)}/").rpartition("/")[0]
         try:
             for block in self._blocks(path, length * max(1, _BLOCK_BYTES // length)):
-                digest.update(block)
+                digest.update(block.data)
                 if spec:
                     first = size // length
                     bad += [
@@ -174,21 +175,21 @@ class _Check:
         if bad or digest.hexdigest() != stored.sha256:
             self._found(path, "its bytes do not match their digests", (array,) if array else (), tuple(bad))
 
-    def _blocks(self, path: str, length: int) -> Iterator[bytes]:
-        start = 0
-        while block := self.storage.read_range(path, start, length):
-            yield block
-            start += len(block)
-            if len(block) < length:
-                return
+    def _blocks(self, path: str, length: int) -> Iterator[NDArray[np.uint8]]:
+        start, there = 0, length
+        while there == length:
+            block = np.empty(length, np.uint8)
+            there = self.storage.read_into(path, start, block)
+            start += there
+            yield block[:there]
 
     def _found(self, file: str, why: str, arrays: tuple[str, ...] = (), videos: tuple[str, ...] = ()) -> None:
         self.damages.append(Damage(self.storage.describe(file), why, arrays, videos))
 
 
-def _is_good(reader: ShardReader, slot: int, array: str, content: bytes) -> bool:
+def _is_good(reader: ShardReader, slot: int, array: str, content: NDArray[np.uint8]) -> bool:
     try:
-        reader.decode(slot, array, content)
+        reader.verify(slot, array, content)
     except CacheCorruptError:
         return False
     return True
