@@ -50,3 +50,11 @@ class SchemaTooNewError(CacheError):
 
 class OutputError(DiffVQAError):
     """An output file or folder cannot be written."""
+
+
+class MemoryLimitError(CacheError):
+    """What was asked for does not fit in the memory that it may take up."""
+
+
+class UnknownArrayError(CacheError):
+    """An array was asked for that the cache does not have."""
