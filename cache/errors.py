@@ -58,3 +58,7 @@ class MemoryLimitError(CacheError):
 
 class UnknownArrayError(CacheError):
     """An array was asked for that the cache does not have."""
+
+
+class ImportFileError(CacheError):
+    """A file that features are to be imported from is not there or is no export of features."""

@@ -1,83 +1,191 @@
-"""Features in one file, for other programs."""
+"""What is exported from a cache, and how it gets to its place: whole, or not at all."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
-import numpy as np
-
-from diffvqa.cache.atomic import atomic_output, reporting_output_errors
+from diffvqa.cache.atomic import TEMPORARY_PREFIX, atomic_output, reporting_output_errors, synchronise_tree
+from diffvqa.cache.errors import OutputError
+from diffvqa.cache.layout import video_length
+from diffvqa.cache.loaded import LoadedVideo, chosen_specs
 from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache.schema import ArraySpec, CacheHeader, VideoRow
+from diffvqa.cache.storage import LocalStorage, Storage, open_storage
+from diffvqa.cache.streaming import DEFAULT_MEMORY, FEWEST_HELD, FeatureStream, in_disk_order
 
-H5_FORMAT = 1
+Progress = Callable[[int, int], None]
 
 
-def export_h5(
-    cache: FeatureCache,
-    out: Path,
-    *,
-    scores: Mapping[str, float | None],
-    groups: Mapping[str, str],
-    label: str,
-    provenance: Mapping[str, object],
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> int:
-    """Write a cache's features, ids and labels to one HDF5 file, a video at a time.
+def no_progress(_done: int, _total: int) -> None:
+    """Tell nobody."""
 
-    The file holds ``video_id`` (V,), ``score`` (V,) float64 (NaN where unlabelled), ``group`` (V,),
-    ``frame_offset`` (V + 1,) int64, ``timestamp`` (sum of frames,) float64 in seconds, and per array
-    ``features/<branch>/<name>`` (sum of frames, ...): the frames of video ``i`` are rows
-    ``frame_offset[i]:frame_offset[i + 1]``. The cache's header and ``provenance`` are JSON in the attributes.
+
+@dataclass(frozen=True)
+class Labels:
+    """What the people behind a data set say of its videos.
+
+    Attributes:
+        scores: Video id -> label, None where there is none; only these videos are exported.
+        groups: Video id -> the content it shows; the id itself where it is absent.
+        description: What the scores are.
+    """
+
+    scores: Mapping[str, float | None]
+    groups: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+
+    def score(self, video_id: str) -> float:
+        """Return a video's label, NaN where there is none."""
+        score = self.scores.get(video_id)
+        return float("nan") if score is None else score
+
+    def group(self, video_id: str) -> str:
+        """Return the content that a video shows."""
+        return self.groups.get(video_id, video_id)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        videos: How many.
+        size: Bytes.
+    """
+
+    videos: int
+    size: int
+
+
+class FeatureExport:
+    """The videos of a cache on their way into another format, one after the other.
 
     Args:
         cache: Where from.
-        out: The file; it appears under this name only when it is complete.
-        scores: Video id -> label, None where there is none.
-        groups: Video id -> content group.
-        label: What the scores are; stands in the attributes of ``score``.
+        labels: Of its videos.
         provenance: Anything else to be stored, as JSON.
-        on_progress: Told how many arrays of how many are written.
+        arrays: Names such as ``resize/latent``; all of the cache's when None.
 
-    Returns:
-        How many videos were written.
+    Attributes:
+        ids: The videos with features and an entry in the labels, in the order in which they are written.
+        specs: The arrays.
 
     Raises:
-        OutputError: The file cannot be written.
-        CacheCorruptError: A stored array is damaged.
+        UnknownArrayError: The cache has no array of that name.
     """
-    ids = [video_id for video_id in cache.ids() if video_id in scores]
-    frames = [len(cache[video_id].row.frame_indices) for video_id in ids]
-    offsets = np.concatenate([[0], np.cumsum(frames)]).astype(np.int64)
-    with reporting_output_errors(out), atomic_output(out) as unfinished, h5py.File(unfinished, "w") as file:
-        file.attrs["format"] = H5_FORMAT
-        file.attrs["cache"] = cache.header.model_dump_json()
-        file.attrs["provenance"] = json.dumps(dict(provenance))
-        _write_strings(file, "video_id", ids)
-        _write_strings(file, "group", [groups.get(video_id, video_id) for video_id in ids])
-        values = [scores[video_id] for video_id in ids]
-        file["score"] = np.array([np.nan if value is None else value for value in values], np.float64)
-        file["score"].attrs["label"] = label
-        file["frame_offset"] = offsets
-        timestamps = [cache[video_id].row.timestamps for video_id in ids]
-        file["timestamp"] = np.concatenate([np.empty(0), *map(np.array, timestamps)]).astype(np.float64)
-        for number, spec in enumerate(cache.header.arrays):
-            data = file.create_dataset(
-                f"features/{spec.name}",
-                shape=(int(offsets[-1]), *spec.shape[1:]),
-                dtype=spec.dtype,
-                chunks=(1, *spec.shape[1:]),
-                fletcher32=True,
-            )
-            data.attrs["dimensions"] = list(spec.dimensions)
-            data.attrs["description"] = spec.description
-            for index, video_id in enumerate(ids):
-                data[offsets[index] : offsets[index + 1]] = cache[video_id][spec.name]
-                on_progress(number * len(ids) + index + 1, len(ids) * len(cache.header.arrays))
-    return len(ids)
+
+    def __init__(
+        self,
+        cache: FeatureCache,
+        *,
+        labels: Labels,
+        provenance: Mapping[str, object],
+        arrays: Sequence[str] | None = None,
+    ) -> None:
+        self.cache = cache
+        self.labels = labels
+        self.provenance = dict(provenance)
+        self.specs: tuple[ArraySpec, ...] = chosen_specs(cache.header.arrays, arrays)
+        self.ids = in_disk_order(cache, [video_id for video_id in cache.ids() if video_id in labels.scores])
+
+    @property
+    def header(self) -> CacheHeader:
+        """The cache's header, naming only the arrays that are exported."""
+        return self.cache.header.model_copy(update={"arrays": self.specs})
+
+    def failures(self) -> tuple[VideoRow, ...]:
+        """Return the rows of the videos that have an entry in the labels and no features."""
+        return tuple(row for row in self.cache.failures() if row.video_id in self.labels.scores)
+
+    def videos(self, on_progress: Progress = no_progress) -> Iterator[tuple[VideoRow, LoadedVideo]]:
+        """Yield each video's row, which speaks of the exported arrays alone, and these.
+
+        Raises:
+            CacheCorruptError: A stored array is damaged.
+            CacheUnreachableError: The storage cannot be read.
+        """
+        names = [spec.name for spec in self.specs]
+        dimensions = {name for spec in self.specs for name in spec.dimensions}
+        memory = max(DEFAULT_MEMORY, FEWEST_HELD * sum(map(video_length, self.specs)))
+        stream = FeatureStream(self.cache, ids=self.ids, arrays=names, memory=memory)
+        for number, video in enumerate(stream, 1):
+            row = video.row
+            digests = {name: row.digests[name] for name in names}
+            extents = {name: extent for name, extent in row.extents.items() if name in dimensions}
+            yield row.model_copy(update={"digests": digests, "extents": extents}), video
+            on_progress(number, len(self.ids))
 
 
-def _write_strings(file: h5py.File, name: str, values: Sequence[str]) -> None:
-    file.create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
+@contextlib.contextmanager
+def output_file(out: Path | str) -> Iterator[Path]:
+    """Give a local path to write to, whose content is at ``out`` when the block ends well, else nowhere.
+
+    Args:
+        out: A path, or a URL of anything that fsspec reaches; for a URL the file is made here first and then sent.
+
+    Raises:
+        OutputError: The place cannot be written to.
+        CacheUnreachableError: Nothing here speaks the URL's protocol.
+    """
+    if not is_url(out):
+        with reporting_output_errors(Path(out)), atomic_output(Path(out)) as here:
+            yield here
+        return
+    folder, _, name = str(out).rpartition("/")
+    storage = open_storage(folder)
+    with tempfile.TemporaryDirectory(prefix="diffvqa-export-") as temporary:
+        unfinished = Path(temporary) / name
+        with reporting_output_errors(unfinished):
+            yield unfinished
+        storage.upload(unfinished, name)
+
+
+@contextlib.contextmanager
+def output_folder(out: Path | str, last_file: str) -> Iterator[Storage]:
+    """Give a storage whose files are in the folder ``out`` when the block ends well.
+
+    A local folder appears in one step. In an object store the files appear one by one: ``last_file`` says that all of
+    them are there, and the block must write it last.
+
+    Args:
+        out: A path, or a URL of anything that fsspec reaches; what was exported there before is replaced.
+        last_file: Name of a file that each such folder has.
+
+    Raises:
+        OutputError: The place cannot be written to, or holds something else.
+        CacheUnreachableError: Nothing here speaks the URL's protocol.
+    """
+    place = open_storage(out)
+    present = {listed.base for listed in place.entries()}
+    if present and last_file not in present:
+        raise OutputError(f"{place.describe()} is not empty and no earlier export.", "Choose another place with --out.")
+    if is_url(out):
+        for name in (last_file, *sorted(present)):
+            place.delete(name)
+        yield place
+        return
+    final = Path(out)
+    unfinished, old = (final.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}" for _ in range(2))
+    try:
+        with reporting_output_errors(final):
+            unfinished.mkdir(parents=True)
+            yield LocalStorage(unfinished)
+            synchronise_tree(unfinished)
+            if final.exists():
+                final.rename(old)
+            unfinished.rename(final)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def is_url(out: Path | str) -> bool:
+    """Whether ``out`` is to be reached through fsspec."""
+    return isinstance(out, str) and "://" in out

@@ -24,6 +24,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from diffvqa.cache.atomic import (
     TEMPORARY_PREFIX,
+    atomic_output,
     atomic_write_bytes,
     reporting_output_errors,
     synchronise_folder,
@@ -80,6 +81,10 @@ class Storage(ABC):
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
         """Write a file in one step, replacing an older one; when this returns it is durable."""
+
+    @abstractmethod
+    def upload(self, path: Path, name: str) -> None:
+        """Copy a file of this machine to ``name`` in one step, without holding it in memory."""
 
     @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
@@ -165,6 +170,11 @@ class LocalStorage(Storage):
     @override
     def write(self, name: str, content: bytes) -> None:
         atomic_write_bytes(self.root / name, content)
+
+    @override
+    def upload(self, path: Path, name: str) -> None:
+        with atomic_output(self.root / name) as unfinished, reporting_output_errors(self.root / name):
+            shutil.copyfile(path, unfinished)
 
     @override
     def create(self, name: str, content: bytes) -> bool:
@@ -303,6 +313,11 @@ class ObjectStorage(Storage):
     def write(self, name: str, content: bytes) -> None:
         with self._reporting_output_errors(name):
             self._files.pipe_file(self._at(name), content)
+
+    @override
+    def upload(self, path: Path, name: str) -> None:
+        with self._reporting_output_errors(name):
+            self._files.put_file(str(path), self._at(name))
 
     @override
     def create(self, name: str, content: bytes) -> bool:
