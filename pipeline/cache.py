@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffvqa.pipeline import options
+from diffvqa.pipeline import cache_import, options
 
 if TYPE_CHECKING:
     from diffvqa.cache.reader import CacheInfo, FeatureCache
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diffvqa.cache.verify import VerifyReport
 
 app = typer.Typer(no_args_is_help=True)
+app.command("import")(cache_import.command)
 
 CacheName = Annotated[
     str, typer.Argument(metavar="CACHE", help="A data set's name, or a cache's folder or URL.", show_default=False)
