@@ -18,9 +18,11 @@ from diffvqa.cache.loaded import LoadedVideo, chosen_specs
 from diffvqa.cache.reader import FeatureCache
 from diffvqa.cache.schema import ArraySpec, CacheHeader, VideoRow
 from diffvqa.cache.storage import LocalStorage, Storage, open_storage
-from diffvqa.cache.streaming import DEFAULT_MEMORY, FEWEST_HELD, FeatureStream, in_disk_order
+from diffvqa.cache.streaming import FeatureStream, in_disk_order
 
 Progress = Callable[[int, int], None]
+
+_VIDEOS_HELD = 8
 
 
 def no_progress(_done: int, _total: int) -> None:
@@ -113,7 +115,7 @@ class FeatureExport:
         """
         names = [spec.name for spec in self.specs]
         dimensions = {name for spec in self.specs for name in spec.dimensions}
-        memory = max(DEFAULT_MEMORY, FEWEST_HELD * sum(map(video_length, self.specs)))
+        memory = _VIDEOS_HELD * sum(map(video_length, self.specs))
         stream = FeatureStream(self.cache, ids=self.ids, arrays=names, memory=memory)
         for number, video in enumerate(stream, 1):
             row = video.row

@@ -48,7 +48,7 @@ def load_into_memory(
     memory: int,
     ids: Iterable[str] | None = None,
     arrays: Sequence[str] | None = None,
-    threads: int = 2,
+    threads: int = 1,
 ) -> FeaturesInMemory:
     """Read a cache into memory if it fits.
 
@@ -75,5 +75,5 @@ def load_into_memory(
         )
     names = [spec.name for spec in chosen_specs(cache.header.arrays, arrays)]
     with ThreadPoolExecutor(threads, "diffvqa-load") as readers:
-        videos = readers.map(lambda video_id: load_video(cache, video_id, names), wanted)
+        videos = readers.map(lambda video_id: load_video(cache, cache[video_id].location, names), wanted)
         return FeaturesInMemory(cache.header, dict(zip(wanted, videos, strict=True)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from diffvqa.cache.catalogue import Location
 from diffvqa.cache.errors import UnknownArrayError
 from diffvqa.cache.reader import FeatureCache
 from diffvqa.cache.schema import ArraySpec, VideoRow
@@ -35,16 +36,20 @@ class LoadedVideo(Mapping[str, "NDArray[Any]"]):
         return len(self._arrays)
 
 
-def load_video(cache: FeatureCache, video_id: str, names: Sequence[str]) -> LoadedVideo:
-    """Read some arrays of a video.
+def load_video(cache: FeatureCache, location: Location, names: Sequence[str]) -> LoadedVideo:
+    """Read some arrays of a video with features.
+
+    Args:
+        cache: Where from.
+        location: Of the video in the cache.
+        names: Of the arrays.
 
     Raises:
-        CacheMissingError: The video has no features; the message says why.
         CacheCorruptError: Stored bytes are not what was written.
         CacheUnreachableError: The storage cannot be read.
     """
-    video = cache[video_id]
-    return LoadedVideo(video.row, {name: video[name] for name in names})
+    shard = cache.shard(location.shard, location.video_id)
+    return LoadedVideo(shard.usable[location.slot], {name: shard.read(location.slot, name) for name in names})
 
 
 def chosen_specs(specs: Sequence[ArraySpec], names: Sequence[str] | None) -> tuple[ArraySpec, ...]:

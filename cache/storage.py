@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,13 @@ from diffvqa.cache.atomic import (
     synchronise_tree,
 )
 from diffvqa.cache.errors import CacheUnreachableError, DiffVQAError, OutputError
+from diffvqa.cache.open_file import OpenFile
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 UNFINISHED_PREFIX = ".unfinished-"
+_FILES_KEPT_OPEN = 64
 _PUBLISH_LOCK = ".publish.lock"
 
 
@@ -140,6 +143,7 @@ class LocalStorage(Storage):
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._opened = lru_cache(_FILES_KEPT_OPEN)(OpenFile)
 
     @override
     def describe(self, name: str = "") -> str:
@@ -159,9 +163,7 @@ class LocalStorage(Storage):
     def read_into(self, name: str, start: int, buffer: NDArray[np.uint8]) -> int:
         path = self.root / name
         try:
-            with path.open("rb") as file:
-                file.seek(start)
-                return file.readinto(buffer.data)
+            return self._opened(path).read_into(start, buffer)
         except FileNotFoundError:
             raise
         except OSError as error:

@@ -17,7 +17,7 @@ from diffvqa.cache.loaded import LoadedVideo, chosen_specs, load_video
 from diffvqa.cache.reader import FeatureCache
 
 DEFAULT_MEMORY = 256 * 2**20
-FEWEST_HELD = 3  # one being read, one waiting for its turn, one in the caller's hands
+_FEWEST_HELD = 3  # one being read, one waiting for its turn, one in the caller's hands
 _SHARE_READ_AHEAD = 0.25
 
 
@@ -37,7 +37,7 @@ class Part:
         if not 0 <= self.index < self.count:
             raise ValueError(f"part {self.index} of {self.count} does not exist")
 
-    def of(self, items: Sequence[str]) -> Sequence[str]:
+    def of(self, items: Sequence[Location]) -> Sequence[Location]:
         """Return this part of ``items``."""
         return items[len(items) * self.index // self.count : len(items) * (self.index + 1) // self.count]
 
@@ -55,7 +55,7 @@ class FeatureStream:
         arrays: Names such as ``resize/latent``; all of the cache's when None.
         seed: Of the shuffling; the order of writing when None.
         memory: Most bytes of features held at any time, from the disk to the hands of the caller.
-        threads: How many read side by side; 2 are enough for a disk, an object store wants 16.
+        threads: How many read side by side; one is enough for a disk, an object store wants 16.
         part: Which part of each epoch.
 
     Raises:
@@ -72,15 +72,15 @@ class FeatureStream:
         arrays: Sequence[str] | None = None,
         seed: int | None = None,
         memory: int = DEFAULT_MEMORY,
-        threads: int = 2,
+        threads: int = 1,
         part: Part = Part(),
     ) -> None:
         specs = chosen_specs(cache.header.arrays, arrays)
         largest = sum(map(video_length, specs))
-        if memory < FEWEST_HELD * largest:
+        if memory < _FEWEST_HELD * largest:
             raise MemoryLimitError(
                 f"{memory} bytes are not enough to stream from {cache.url}: a video takes up to {largest}.",
-                f"Allow {FEWEST_HELD * largest} bytes or more, or ask for fewer arrays.",
+                f"Allow {_FEWEST_HELD * largest} bytes or more, or ask for fewer arrays.",
             )
         self._cache = cache
         self._names = tuple(spec.name for spec in specs)
@@ -92,7 +92,7 @@ class FeatureStream:
 
     def __len__(self) -> int:
         """Return how many videos this part of an epoch has."""
-        return len(self._ids_in_order())
+        return len(self._in_order())
 
     def __iter__(self) -> Iterator[LoadedVideo]:
         return self.epoch(0)
@@ -105,25 +105,25 @@ class FeatureStream:
             CacheUnreachableError: The storage cannot be read.
         """
         if self._seed is None:
-            return self._read(self._ids_in_order(), self._most_waiting)
+            return self._read(self._in_order(), self._most_waiting)
         order = np.random.default_rng((self._seed, number)).permutation(len(self._shards))
-        ids = self._part.of([video_id for index in order for video_id in self._shards[index]])
+        videos = self._part.of([video for index in order for video in self._shards[index]])
         ahead = max(1, int(_SHARE_READ_AHEAD * self._most_waiting))
         generator = np.random.default_rng((self._seed, number, self._part.index))
-        return _shuffled(self._read(ids, ahead), self._most_waiting - ahead, generator)
+        return _shuffled(self._read(videos, ahead), self._most_waiting - ahead, generator)
 
-    def _ids_in_order(self) -> Sequence[str]:
-        return self._part.of([video_id for shard in self._shards for video_id in shard])
+    def _in_order(self) -> Sequence[Location]:
+        return self._part.of([video for shard in self._shards for video in shard])
 
-    def _read(self, ids: Sequence[str], ahead: int) -> Iterator[LoadedVideo]:
+    def _read(self, videos: Sequence[Location], ahead: int) -> Iterator[LoadedVideo]:
         """Yield videos in order, up to ``ahead`` of them read or being read before they are asked for."""
         pending: deque[Future[LoadedVideo]] = deque()
-        following = iter(ids)
+        following = iter(videos)
         with ThreadPoolExecutor(min(self._threads, ahead), "diffvqa-stream") as readers:
             try:
                 while True:
-                    for video_id in islice(following, ahead - len(pending)):
-                        pending.append(readers.submit(load_video, self._cache, video_id, self._names))
+                    for video in islice(following, ahead - len(pending)):
+                        pending.append(readers.submit(load_video, self._cache, video, self._names))
                     if not pending:
                         return
                     yield pending.popleft().result()
@@ -137,15 +137,14 @@ def in_disk_order(cache: FeatureCache, ids: Iterable[str]) -> tuple[str, ...]:
     Raises:
         CacheMissingError: A video has no features.
     """
-    return tuple(video_id for shard in _by_shard(cache, ids) for video_id in shard)
+    return tuple(video.video_id for shard in _by_shard(cache, ids) for video in shard)
 
 
-def _by_shard(cache: FeatureCache, ids: Iterable[str]) -> list[list[str]]:
-    """Return the ids in the order in which they lie on the disk, those of a shard together."""
-    wanted = dict.fromkeys(ids)
-    shards: dict[str, list[str]] = {}
-    for location in sorted((cache[video_id].location for video_id in wanted), key=_place):
-        shards.setdefault(location.shard, []).append(location.video_id)
+def _by_shard(cache: FeatureCache, ids: Iterable[str]) -> list[list[Location]]:
+    """Return where the videos lie, in the order of the disk, those of a shard together."""
+    shards: dict[str, list[Location]] = {}
+    for location in sorted((cache[video_id].location for video_id in dict.fromkeys(ids)), key=_place):
+        shards.setdefault(location.shard, []).append(location)
     return list(shards.values())
 
 

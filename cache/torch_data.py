@@ -65,7 +65,7 @@ class FeatureDataset(Dataset[Item]):
         """
         video_id = key if isinstance(key, str) else self.ids[key]
         if isinstance(self._features, FeatureCache):
-            video = load_video(self._features, video_id, [spec.name for spec in self._specs])
+            video = load_video(self._features, self._features[video_id].location, [spec.name for spec in self._specs])
         else:
             video = self._features[video_id]
         return _item(video, self._specs, self._targets)
@@ -104,7 +104,7 @@ class FeatureStreamDataset(IterableDataset[Item]):
         targets: Mapping[str, float] | None = None,
         seed: int | None = None,
         memory: int = DEFAULT_MEMORY,
-        threads: int = 2,
+        threads: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
