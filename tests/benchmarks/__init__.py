@@ -1,0 +1,1 @@
+"""Measurements: ``python -m tests.benchmarks.NAME``; each module says what it measures."""
