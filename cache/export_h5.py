@@ -36,7 +36,8 @@ def export_h5(export: FeatureExport, out: Path | str, on_progress: Progress = no
         CacheUnreachableError: The cache cannot be read, or nothing here speaks the URL's protocol.
     """
     with output_file(out) as unfinished:
-        with h5py.File(unfinished, "w", libver=("v110", "v110")) as file:
+        # Every chunk is written whole: a cache of chunks would only take memory.
+        with h5py.File(unfinished, "w", libver=("v110", "v110"), rdcc_nbytes=0) as file:
             file.attrs["format"] = H5_FORMAT
             file.attrs["cache"] = export.header.model_dump_json()
             file.attrs["provenance"] = json.dumps(export.provenance)

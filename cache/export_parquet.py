@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -27,7 +28,7 @@ def export_parquet(export: FeatureExport, out: Path | str, on_progress: Progress
 
     Columns are ``video_id``, ``score`` (null where unlabelled), ``group``, ``frames``, and for every channel of every
     array its mean and its standard deviation (population) over all else, such as ``resize/latent/mean/07`` and
-    ``resize/latent/std/07``, computed in float64 and kept as float32. The key ``diffvqa`` of the file's metadata holds
+    ``resize/latent/std/07``, summed up in float64 and kept as float32. The key ``diffvqa`` of the file's metadata holds
     as JSON the cache's header, the label's description and the provenance.
 
     Args:
@@ -78,9 +79,12 @@ def pool(spec: ArraySpec, array: NDArray[Any]) -> NDArray[np.float32]:
         (2 C,): the means, then the standard deviations; C is 1 for an array without channels.
     """
     axis = _channel_axis(spec)
-    channels = 1 if axis is None else array.shape[axis]
-    values = np.moveaxis(array, -1 if axis is None else axis, 0).astype(np.float64).reshape(channels, -1)
-    return np.concatenate([values.mean(1), values.std(1)]).astype(np.float32)
+    before, channels = (0, 1) if axis is None else (axis, array.shape[axis])
+    values = array.astype(np.float32).reshape(math.prod(array.shape[:before]), channels, -1)
+    mean = values.mean((0, 2), dtype=np.float64)
+    values -= mean[:, None]
+    std = np.sqrt(np.square(values, out=values).mean((0, 2), dtype=np.float64))
+    return np.concatenate([mean, std]).astype(np.float32)
 
 
 def _channel_axis(spec: ArraySpec) -> int | None:
