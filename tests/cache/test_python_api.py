@@ -1,0 +1,63 @@
+"""The documentation's Python runs as it stands, on a small cache."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cache_material import failed, header, usable
+
+import diffvqa.cache
+from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache.shards import ShardEntry
+from diffvqa.cache.writer import CacheWriter
+from diffvqa.pipeline.manifest import Manifest, ManifestRow, write_manifest
+
+PAGE = Path(__file__).parents[2] / "docs/python-api.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/demo: features under every name that the page uses, and a manifest."""
+    place = tmp_path_factory.mktemp("docs")
+    first, second = header().arrays
+    names = {"resize/latent": first, "resize/multiscale": first, "crop/latent": second}
+    specs = tuple(spec.model_copy(update={"name": name}) for name, spec in names.items())
+    ids = [f"v{number}" for number in range(5)]
+    with CacheWriter(
+        place / "runs/demo/features", header().model_copy(update={"arrays": specs}), shard_videos=2
+    ) as writer:
+        for number, video_id in enumerate(ids):
+            entry = usable(video_id, frames=1 + number % 4)
+            assert entry.arrays is not None
+            arrays = {name: entry.arrays[spec.name] for name, spec in names.items()}
+            writer.add(ShardEntry(entry.row, arrays))
+        writer.add(failed("bad"))
+    rows = [ManifestRow(video_id, Path(f"{video_id}.mp4"), float(number), "g") for number, video_id in enumerate(ids)]
+    write_manifest(place / "runs/demo", Manifest("demo", tuple(rows)))
+    return place
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_documented_lines_run(folder: Path, number: int, tmp_path: Path) -> None:
+    assert len(BLOCKS) == 4
+    script = tmp_path / "script.py"
+    script.write_text(BLOCKS[number])
+    subprocess.run([sys.executable, "-W", "error", str(script)], cwd=folder, check=True)
+
+
+def test_the_public_names_are_those_of_the_modules() -> None:
+    assert diffvqa.cache.FeatureCache is FeatureCache
+    for name in diffvqa.cache.__all__:
+        assert getattr(diffvqa.cache, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = diffvqa.cache.nothing
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    program = "import sys, diffvqa.cache; sys.exit(bool({'torch', 'numpy', 'zarr', 'pyarrow'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", program], check=True)
