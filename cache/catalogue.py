@@ -1,8 +1,8 @@
 """Which videos a cache holds and where: one line each, kept in an index so that 100,000 of them open at once.
 
-The marks are the truth. The index is a Parquet file derived from them, named after its own digest; it speaks only for
-the marks that are there under the name and size that it knows, the others are read. A missing, damaged or outdated
-index therefore costs time and nothing else.
+The marks are the truth. The index is derived from them: Arrow files, its parts, each with the lines of some marks and
+named after its own digest. A part speaks only for the marks that are there under the name and size that it knows; marks
+that no part knows are read. A missing, damaged or outdated index therefore costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import pyarrow.ipc
 
 from diffvqa.cache.errors import CacheCorruptError, CacheUnreachableError
 from diffvqa.cache.schema import ABSENT, SourceStamp, VideoRow, unseal_document
@@ -29,9 +30,11 @@ from diffvqa.cache.storage import LocalStorage, Storage
 logger = logging.getLogger(__name__)
 
 CATALOGUE_FOLDER = "catalogue"
-_CATALOGUE_SUFFIX = ".parquet"
+_PART_SUFFIX = ".arrow"
 _PARALLEL_READS = 16
 _READ_AHEAD = 256
+_LINES_PER_TABLE = 512
+_MOST_PARTS = 8
 _COLUMNS = pa.schema(
     {
         "video_id": pa.string(),
@@ -42,7 +45,6 @@ _COLUMNS = pa.schema(
         "entry": pa.int32(),
         "slot": pa.int32(),
         "frames": pa.int32(),
-        "path": pa.string(),
         "size": pa.int64(),
         "mtime_ns": pa.int64(),
         "sha256": pa.string(),
@@ -81,16 +83,16 @@ class Catalogue:
     Args:
         rows: A line for every row of every readable mark, in the order of writing.
         damaged: Name of a shard whose mark cannot be read -> why.
-        unindexed: How many marks the stored index did not know.
+        is_compact: Whether all of it came from the index, and from few parts.
 
     Attributes:
         damaged: As given.
-        unindexed: As given.
+        is_compact: As given.
     """
 
-    def __init__(self, rows: pa.Table, damaged: dict[str, str], unindexed: int) -> None:
+    def __init__(self, rows: pa.Table, damaged: dict[str, str], *, is_compact: bool) -> None:
         self.damaged = damaged
-        self.unindexed = unindexed
+        self.is_compact = is_compact
         self._rows = rows
         self._ok = rows["ok"].to_numpy()
         self._sizes = rows["size"].to_numpy()
@@ -110,24 +112,18 @@ class Catalogue:
             CacheUnreachableError: The storage cannot be read.
         """
         marks = list_marks(storage)
-        indexed = _of_marks(_read_index(storage, fingerprint_digest), marks)
-        known = set(indexed["shard"].unique().to_pylist())
+        parts = list(_read_parts(storage, fingerprint_digest, marks))
+        known = {name for part in parts for name in part["shard"].unique().to_pylist()}
         unknown = [name for name in marks if name not in known]
-        damaged: dict[str, str] = {}
-        tables = [indexed]
-        for name, lines in _read_marks(storage, unknown, fingerprint_digest):
-            if isinstance(lines, str):
-                damaged[name] = lines
-            else:
-                tables.append(lines)
-        rows = indexed
-        if len(tables) > 1:
-            rows = pa.concat_tables(tables).combine_chunks()
+        rows, damaged = read_marks(storage, unknown, fingerprint_digest)
+        rows = pa.concat_tables([*parts, rows]).combine_chunks()
+        if len(parts) > 1 or unknown:
             rows = rows.sort_by([("shard", "ascending"), ("entry", "ascending")])
-        return cls(rows, damaged, len(unknown) - len(damaged))
+        is_compact = not unknown and len(parts) <= _MOST_PARTS
+        return cls(rows, damaged, is_compact=is_compact)
 
     def store(self, storage: Storage, fingerprint_digest: str) -> None:
-        """Write this as the index of the cache in ``storage``, in the place of older ones; only a run may do so.
+        """Write this as the index of the cache in ``storage``, in the place of all its parts; only a run may do so.
 
         Args:
             storage: Of the cache.
@@ -136,16 +132,11 @@ class Catalogue:
         Raises:
             OutputError: It cannot be written.
         """
-        buffer = pa.BufferOutputStream()
-        metadata = {_VERSION: b"1", _FINGERPRINT: fingerprint_digest.encode()}
-        pq.write_table(self._rows.replace_schema_metadata(metadata), buffer, compression="zstd")
-        content = buffer.getvalue().to_pybytes()
-        marks = len(self._rows["shard"].unique())
-        name = f"{CATALOGUE_FOLDER}/{marks:08d}-{hashlib.sha256(content).hexdigest()}{_CATALOGUE_SUFFIX}"
-        storage.write(name, content)
-        for older in storage.entries(CATALOGUE_FOLDER):
-            if older.name != name:
-                storage.delete(older.name)
+        older = storage.entries(CATALOGUE_FOLDER)
+        newest = store_part(storage, self._rows, fingerprint_digest)
+        for part in older:
+            if part.name != newest:
+                storage.delete(part.name)
 
     def __len__(self) -> int:
         return len(self._newest)
@@ -235,11 +226,12 @@ class Catalogue:
         return same_content or (before.size, before.mtime_ns) == (after.size, after.mtime_ns)
 
     def _stamp(self, line: int) -> SourceStamp:
-        return SourceStamp(**{name: self._rows[name][line].as_py() for name in ("path", "size", "mtime_ns", "sha256")})
+        stored = {name: self._rows[name][line].as_py() for name in ("size", "mtime_ns", "sha256")}
+        return SourceStamp(path="", **stored)
 
 
-def lines_of_mark(name: str, sealed: bytes, where: str, fingerprint_digest: str) -> pa.Table:
-    """Return the catalogue's lines for one mark.
+def lines_of_mark(name: str, sealed: bytes, where: str, fingerprint_digest: str) -> list[tuple[Any, ...]]:
+    """Return the catalogue's lines for one mark, each with a cell for every column.
 
     Args:
         name: The shard's.
@@ -254,40 +246,52 @@ def lines_of_mark(name: str, sealed: bytes, where: str, fingerprint_digest: str)
     mark = unseal_document(sealed, where)
     if mark["fingerprint_digest"] != fingerprint_digest:
         raise CacheCorruptError(f"{where} belongs to another cache: its features were made another way.", "Remove it.")
-    rows = mark["rows"]
-    ok = [row["status"] == "ok" for row in rows]
-    slots = np.cumsum([0, *ok])[:-1]
     data_bytes = sum(file["size"] for file in mark["files"].values())
-    columns = {
-        "video_id": [row["video_id"] for row in rows],
-        "ok": ok,
-        "reason": [row["reason"] for row in rows],
-        "failed_row": [None if row["status"] == "ok" else json.dumps(row) for row in rows],
-        "shard": [name] * len(rows),
-        "entry": np.arange(len(rows), dtype=np.int32),
-        "slot": slots.astype(np.int32),
-        "frames": [row["extents"].get("frame", 0) for row in rows],
-        **{key: [row["source"][key] for row in rows] for key in ("path", "size", "mtime_ns", "sha256")},
-        "mark_bytes": [len(sealed)] * len(rows),
-        "data_bytes": [data_bytes] * len(rows),
-    }
-    return pa.table(columns, schema=_COLUMNS)
+    lines, slot = [], 0
+    for entry, row in enumerate(mark["rows"]):
+        ok, source = row["status"] == "ok", row["source"]
+        whole_row = None if ok else json.dumps(row)
+        stamp = (source["size"], source["mtime_ns"], source["sha256"])
+        place = (name, entry, slot, row["extents"].get("frame", 0))
+        lines.append((row["video_id"], ok, row["reason"], whole_row, *place, *stamp, len(sealed), data_bytes))
+        slot += ok
+    return lines
 
 
-def _read_marks(
-    storage: Storage, names: Sequence[str], fingerprint_digest: str
-) -> Iterator[tuple[str, pa.Table | str]]:
-    """Yield each mark's lines, or why it has none."""
+def table_of(lines: Sequence[tuple[Any, ...]]) -> pa.Table:
+    """Return lines of the catalogue as a table."""
+    columns = zip(*lines, strict=True) if lines else ((),) * len(_COLUMNS)
+    return pa.table(
+        [pa.array(cells, kind) for cells, kind in zip(columns, _COLUMNS.types, strict=True)], schema=_COLUMNS
+    )
+
+
+def read_marks(storage: Storage, names: Sequence[str], fingerprint_digest: str) -> tuple[pa.Table, dict[str, str]]:
+    """Return the lines of marks, and why some have none.
+
+    Args:
+        storage: Of the cache.
+        names: Of the marks' shards.
+        fingerprint_digest: Of the features in the cache.
+
+    Raises:
+        SchemaTooNewError: A mark was written by newer software.
+        CacheUnreachableError: The storage cannot be read.
+    """
+    tables, damaged, lines = [], {}, list[tuple[Any, ...]]()
     for name, sealed in zip(names, _contents(storage, names), strict=True):
         where = storage.describe(mark_file(name))
-        if sealed is None:
-            yield name, f"{where} is not there any more."
-            continue
         try:
-            yield name, lines_of_mark(name, sealed, where, fingerprint_digest)
+            if sealed is None:
+                raise CacheCorruptError(f"{where} is not there any more.", "Open the cache again.")
+            lines += lines_of_mark(name, sealed, where, fingerprint_digest)
         except CacheCorruptError as error:
             logger.warning("%s", error)
-            yield name, error.what
+            damaged[name] = error.what
+        if len(lines) >= _LINES_PER_TABLE:
+            tables.append(table_of(lines))
+            lines.clear()
+    return pa.concat_tables([*tables, table_of(lines)]), damaged
 
 
 def _contents(storage: Storage, names: Sequence[str]) -> Iterator[bytes | None]:
@@ -306,37 +310,50 @@ def _contents(storage: Storage, names: Sequence[str]) -> Iterator[bytes | None]:
             yield from pool.map(read, names[first : first + _READ_AHEAD])
 
 
-def parse_index(base: str, content: bytes, fingerprint_digest: str) -> pa.Table | None:
-    """Return the lines of a stored index; None when it is not whole, or not of these features.
+def store_part(storage: Storage, rows: pa.Table, fingerprint_digest: str) -> str:
+    """Add lines to the index of the cache in ``storage`` as a part of their own; return its name.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    rows = rows.replace_schema_metadata({_VERSION: b"1", _FINGERPRINT: fingerprint_digest.encode()})
+    buffer = pa.BufferOutputStream()
+    with pa.ipc.new_file(buffer, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+        file.write_table(rows)
+    content = buffer.getvalue().to_pybytes()
+    name = f"{CATALOGUE_FOLDER}/{hashlib.sha256(content).hexdigest()}{_PART_SUFFIX}"
+    storage.write(name, content)
+    return name
+
+
+def parse_part(base: str, content: bytes, fingerprint_digest: str) -> pa.Table | None:
+    """Return the lines of a part of the index; None when it is not whole, or not of these features.
 
     Args:
-        base: The index's file name, which says its digest.
+        base: The part's file name, which says its digest.
         content: Of the file.
         fingerprint_digest: Of the features in the cache.
     """
-    if PurePosixPath(base).stem.partition("-")[2] != hashlib.sha256(content).hexdigest():
+    if base != f"{hashlib.sha256(content).hexdigest()}{_PART_SUFFIX}":
         return None
-    table = pq.read_table(pa.BufferReader(content), use_threads=False)
+    table = pa.ipc.open_file(content).read_all()
     metadata = table.schema.metadata or {}
     is_ours = (metadata.get(_VERSION), metadata.get(_FINGERPRINT)) == (b"1", fingerprint_digest.encode())
     return table.replace_schema_metadata(None) if is_ours and table.schema.equals(_COLUMNS) else None
 
 
-def _read_index(storage: Storage, fingerprint_digest: str) -> pa.Table:
-    """Return the newest stored index that is whole and of these features; an empty one when there is none."""
-    for listed in reversed(storage.entries(CATALOGUE_FOLDER)):
+def _read_parts(storage: Storage, fingerprint_digest: str, marks: dict[str, int]) -> Iterator[pa.Table]:
+    """Yield the lines of each part of the index, as far as their marks are there and no other part has them."""
+    seen: set[str] = set()
+    for listed in storage.entries(CATALOGUE_FOLDER):
         with suppress(FileNotFoundError, CacheUnreachableError):
-            table = parse_index(listed.base, storage.read(listed.name), fingerprint_digest)
-            if table is not None:
-                return table
-    return _COLUMNS.empty_table()
-
-
-def _of_marks(index: pa.Table, marks: dict[str, int]) -> pa.Table:
-    """Return the lines of the index whose marks are there as it knows them."""
-    firsts = index.filter(pa.array(index["entry"].to_numpy() == 0))
-    stored = dict(zip(firsts["shard"].to_pylist(), firsts["mark_bytes"].to_pylist(), strict=True))
-    gone = {name for name, size in stored.items() if marks.get(name) != size}
-    if not gone:
-        return index
-    return index.filter(pa.array([name not in gone for name in index["shard"].to_pylist()], pa.bool_()))
+            part = parse_part(listed.base, storage.read(listed.name), fingerprint_digest)
+            if part is None:
+                continue
+            firsts = part.filter(pa.array(part["entry"].to_numpy() == 0))
+            sizes = dict(zip(firsts["shard"].to_pylist(), firsts["mark_bytes"].to_pylist(), strict=True))
+            unusable = {name for name, size in sizes.items() if marks.get(name) != size or name in seen}
+            seen.update(sizes)
+            if unusable:
+                part = part.filter(pa.array([name not in unusable for name in part["shard"].to_pylist()], pa.bool_()))
+            yield part

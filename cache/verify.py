@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from diffvqa.cache.catalogue import CATALOGUE_FOLDER, Catalogue, lines_of_mark, parse_index
+from diffvqa.cache.catalogue import CATALOGUE_FOLDER, Catalogue, lines_of_mark, parse_part, table_of
 from diffvqa.cache.errors import CacheCorruptError
 from diffvqa.cache.layout import data_file, video_length
 from diffvqa.cache.schema import HEADER_FILE, ArraySpec, CacheHeader, StoredFile, read_header
@@ -95,7 +95,6 @@ class _Check:
             self.size += len(storage.read(HEADER_FILE))
         except CacheCorruptError as error:
             self.damages.append(Damage(storage.describe(HEADER_FILE), _why(error)))
-        self._catalogue = Catalogue.load(storage, self._header.fingerprint_digest) if self._header else None
 
     def shard(self, name: str) -> None:
         """Check a shard: its mark, its files, and every array of its videos."""
@@ -108,9 +107,8 @@ class _Check:
                 digest = self._header.fingerprint_digest
                 lines_of_mark(name, sealed, self.storage.describe(mark_file(name)), digest)
         except (FileNotFoundError, CacheCorruptError) as error:
-            videos = self._catalogue.ids_in(name) if self._catalogue else ()
             arrays = tuple(spec.name for spec in specs)
-            self._found(mark_file(name), _why(error), arrays, videos)
+            self._found(mark_file(name), _why(error), arrays, self._known_videos(name))
             return
         self.videos += len(reader.usable)
         by_file = {data_file(spec): spec for spec in specs}
@@ -121,6 +119,12 @@ class _Check:
             if listed.name.removeprefix(f"{data_folder(name)}/") not in reader.mark.files:
                 self._found(listed.name, "it is not in the shard's mark")
 
+    def _known_videos(self, shard: str) -> tuple[str, ...]:
+        """Return the videos with features in a shard whose mark is damaged, as far as the index remembers them."""
+        if self._header is None:
+            return ()
+        return Catalogue.load(self.storage, self._header.fingerprint_digest).ids_in(shard)
+
     def indexes(self) -> None:
         """Check the stored index: its bytes, and whether it says what the marks say."""
         if self._header is None:
@@ -128,7 +132,7 @@ class _Check:
         for listed in self.storage.entries(CATALOGUE_FOLDER):
             content = self.storage.read(listed.name)
             self.size += len(content)
-            index = parse_index(listed.base, content, self._header.fingerprint_digest)
+            index = parse_part(listed.base, content, self._header.fingerprint_digest)
             if index is None:
                 self._found(listed.name, "its bytes do not match the digest in its name; the next extraction mends it")
             elif not self._agrees_with_marks(index, self._header.fingerprint_digest):
@@ -146,7 +150,7 @@ class _Check:
                 mark = lines_of_mark(shard, self.storage.read(mark_file(shard)), where, fingerprint_digest)
             except CacheCorruptError:
                 continue  # found before, and no fault of the index
-            if not index.slice(first, end - first).equals(mark):
+            if not index.slice(first, end - first).equals(table_of(mark)):
                 return False
         return True
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from diffvqa.cache.catalogue import CATALOGUE_FOLDER, Catalogue
+from diffvqa.cache.catalogue import CATALOGUE_FOLDER, Catalogue, read_marks, store_part
 from diffvqa.cache.errors import CacheCorruptError, CacheError, CacheMissingError
 from diffvqa.cache.run_lock import WRITERS_FOLDER, Run, begin_run
 from diffvqa.cache.schema import (
@@ -25,7 +25,7 @@ from diffvqa.cache.storage import Storage, is_ours, open_storage
 
 logger = logging.getLogger(__name__)
 
-_INDEX_AT_LEAST_EVERY = 64
+_INDEX_AT_LEAST_EVERY = 32
 _WAYS_OUT = "Choose another directory with --cache, or replace these features with --overwrite."
 
 
@@ -114,10 +114,10 @@ class CacheWriter:
             logger.info("removed %d unfinished shard(s) of an interrupted run", removed)
         self._shards = ShardWriter(self.storage, self.header, self.run)
         self._catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
-        self._indexed, self._not_indexed = len(self._catalogue.shards()), self._catalogue.unindexed
-        if self._not_indexed:
+        if not self._catalogue.is_compact:
             self._catalogue.store(self.storage, self.header.fingerprint_digest)
-            self._not_indexed = 0
+        self._indexed = {*self._catalogue.shards(), *self._catalogue.damaged}
+        self._not_indexed = 0
 
     def _settled_header(self) -> CacheHeader | None:
         """Return the header that is there, or None where it is to be written; refuse what is no place for it."""
@@ -208,21 +208,23 @@ class CacheWriter:
         if entries:
             self._shards.write(entries)
             self._not_indexed += 1
-        if self._not_indexed >= max(_INDEX_AT_LEAST_EVERY, self._indexed // 8):
+        if self._not_indexed >= max(_INDEX_AT_LEAST_EVERY, len(self._indexed) // 8):
             self.index()
 
     def index(self) -> None:
-        """Bring the stored index up to date with all shards, those of other processes included.
+        """Add the shards published since to the stored index, those of other processes included.
 
         It is done now and then and on leaving; an index that is behind costs the next run a second per 1,000 shards.
 
         Raises:
             OutputError: It cannot be written.
         """
-        catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
-        if catalogue.unindexed:
-            catalogue.store(self.storage, self.header.fingerprint_digest)
-        self._indexed, self._not_indexed = len(catalogue.shards()), 0
+        new = [name for name in list_marks(self.storage) if name not in self._indexed]
+        rows, _ = read_marks(self.storage, new, self.header.fingerprint_digest)
+        if len(rows):
+            store_part(self.storage, rows, self.header.fingerprint_digest)
+        self._indexed.update(new)
+        self._not_indexed = 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -105,7 +105,8 @@ def _report(plan: ResumePlan, location: str) -> None:
         logger.warning("%s: the file is not there any more; features are kept", _some(plan.gone))
     if plan.vanished:
         logger.warning("%s: in %s, and not in the manifest any more", _some(plan.vanished), location)
-    if plan.done and plan.new:
+    is_resumed = plan.done or plan.failed_before or plan.changed or plan.vanished
+    if is_resumed and plan.new:
         logger.info("%s: new in the manifest", _some(plan.new))
 
 

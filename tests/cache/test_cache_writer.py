@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from cache_material import failed, fill, header, usable
+from cache_material import failed, fill, header, mark_files, usable
 
-from diffvqa.cache.catalogue import Catalogue
 from diffvqa.cache.errors import CacheBusyError, CacheError, FingerprintMismatchError, OutputError
 from diffvqa.cache.reader import FeatureCache
 from diffvqa.cache.schema import SourceStamp
 from diffvqa.cache.shards import ShardEntry
-from diffvqa.cache.storage import open_storage
+from diffvqa.cache.verify import verify
 from diffvqa.cache.writer import CacheWriter
 
 
@@ -177,13 +176,28 @@ def test_a_run_that_dies_late_leaves_an_index_that_is_hardly_behind(tmp_path: Pa
 
     with pytest.raises(RuntimeError):
         add_many_and_die()
-    catalogue = Catalogue.load(open_storage(tmp_path), header().fingerprint_digest)
-    assert len(catalogue) == 150
-    assert catalogue.unindexed == 150 - 128
-    with CacheWriter(tmp_path, header(), shard_videos=1):
-        assert Catalogue.load(open_storage(tmp_path), header().fingerprint_digest).unindexed == 0
-    (index,) = (tmp_path / "catalogue").iterdir()
-    assert index.name.startswith("00000150-")
+    parts = sorted((tmp_path / "catalogue").iterdir())
+    assert len(parts) == 4
+    for mark in mark_files(tmp_path)[:128]:
+        mark.write_bytes(b"?" * mark.stat().st_size)  # known by the index, so not looked at
+    assert set(FeatureCache(tmp_path).ids()) == {f"v{number}" for number in range(150)}
+    (tmp_path / "catalogue" / parts[0].name).unlink()
+    assert len(FeatureCache(tmp_path).info().damaged) == 32
+
+
+def test_the_parts_of_an_index_become_one(tmp_path: Path) -> None:
+    for number in range(9):
+        fill(tmp_path, usable(f"v{number}"))
+    assert len(list((tmp_path / "catalogue").iterdir())) == 9
+    fill(tmp_path)
+    (part,) = (tmp_path / "catalogue").iterdir()
+    whole = part.read_bytes()
+    fill(tmp_path, usable("v9"))
+    for number in range(10):
+        fill(tmp_path, failed(f"bad {number}"))
+    part.write_bytes(whole)  # as if the run that made one of all had died before it removed the others
+    assert FeatureCache(tmp_path).ids() == tuple(f"v{number}" for number in range(10))
+    assert verify(tmp_path).damages == ()
 
 
 def test_a_file_is_told_by_its_content_where_only_its_time_differs(tmp_path: Path) -> None:

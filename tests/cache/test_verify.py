@@ -64,7 +64,7 @@ def test_200_flipped_bytes_are_found_and_spoil_only_what_they_hit(whole: Path, t
             assert unreadable == named
         path.write_bytes(intact)
     assert found == FLIPS
-    assert kinds == {".json", ".parquet", "data"}
+    assert kinds == {".json", ".arrow", "data"}
 
 
 def unreadable_arrays(directory: Path) -> set[tuple[str, str]] | None:

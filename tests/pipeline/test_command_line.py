@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -144,6 +145,79 @@ if __name__ == "__main__":
     assert len(list((tmp_path / "set/features/shards").glob("*.json"))) == 1
     assert main(arguments) == 0
     assert digests(tmp_path) == digests(trained)
+
+
+def test_of_two_extractions_at_once_the_second_is_refused_in_one_line(
+    trained: Path, settings_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/manifest.csv").write_bytes((trained / "set/manifest.csv").read_bytes())
+    program = "import sys; from diffvqa.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["extract", "set", "--runs", str(tmp_path), "--config", str(settings_file)]
+    command = [sys.executable, "-c", program, *arguments]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate()[1] for process in both]
+    endings = [process.returncode for process in both]
+    assert 0 in endings
+    for ending, error in zip(endings, errors, strict=True):
+        if ending:
+            assert ending == 2
+            (line,) = [line for line in error.splitlines() if line.startswith("diffvqa: ")]
+            assert "is being written by another process" in line
+    assert digests(tmp_path) == digests(trained)
+    ids = [video_id for mark in (tmp_path / "set/features/shards").glob("*.json") for video_id in rows_of(mark)]
+    assert len(ids) == len(set(ids)) == 15
+
+
+def test_what_changed_came_and_went_is_reported_and_redone(
+    trained: Path, settings_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = [row["video_id"] for row in read_csv(trained / "set/manifest.csv")]
+    videos = {row["video_id"]: Path(row["path"]) for row in read_csv(trained / "set/manifest.csv")}
+    usable = [name for name in names if name not in ("empty.mp4", "text.mp4", "gone.mp4")]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    changed, vanished, new = usable[:3]
+
+    def write(*listed: str) -> None:
+        for name in listed:
+            if not (folder / name).exists():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(videos[name].read_bytes())
+        (folder / "manifest.csv").write_text("video_id,path\n" + "".join(f"{name},{name}\n" for name in listed))
+
+    write(changed, vanished)
+    assert run("extract", "set", tmp_path, settings_file) == 0
+    before = digests(tmp_path)
+    write(changed, new)
+    (folder / changed).write_bytes(videos[usable[3]].read_bytes())
+    capfd.readouterr()
+    assert run("extract", "set", tmp_path, settings_file) == 0
+    shown = capfd.readouterr()
+    assert f"1 video(s) ({changed}): the file changed since" in shown.err
+    assert f"1 video(s) ({vanished}): in " in shown.err
+    assert f"1 video(s) ({new}): new in the manifest" in shown.err
+    assert "2 videos extracted, 0 were done" in shown.out
+    cache = FeatureCache(folder / "features")
+    assert set(cache.ids()) == {changed, vanished, new}
+    assert cache[changed].row.digests != before[changed]
+    assert cache[vanished].row.digests == before[vanished]
+    assert cache[new].row.source.sha256 == hashlib.sha256((folder / new).read_bytes()).hexdigest()
+    (folder / changed).unlink()
+    assert run("extract", "set", tmp_path, settings_file) == 0
+    assert f"1 video(s) ({changed}): the file is not there any more; features are kept" in capfd.readouterr().err
+
+
+def test_features_go_to_a_url_and_are_trained_on_from_there(trained: Path, settings_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/manifest.csv").write_bytes((trained / "set/manifest.csv").read_bytes())
+    url = f"memory://{tmp_path.name}/features"
+    assert run("extract", "set", tmp_path, settings_file, "--cache", url) == 0
+    assert not (tmp_path / "set/features").exists()
+    assert main(["cache", "verify", url]) == 0
+    assert run("train", "set", tmp_path, settings_file, "--cache", url) == 0
+    stored = {video_id: FeatureCache(url)[video_id].row.digests for video_id in FeatureCache(url).ids()}
+    assert stored == {video_id: found for video_id, found in digests(trained).items() if found}
 
 
 def test_plain_zarr_reads_the_features(trained: Path) -> None:
@@ -394,6 +468,10 @@ def test_help_and_version_need_no_heavy_imports() -> None:
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def rows_of(mark: Path) -> list[str]:
+    return [row["video_id"] for row in json.loads(mark.read_text())["rows"]]
 
 
 def digests(runs: Path) -> dict[str, dict[str, str]]:
