@@ -223,9 +223,9 @@ class _Sampling:
         good, wanted = len(self._taken), len(self._slots)
         if good < wanted or self._index.times.promised_end is not None:
             return f"{FailureReason.TRUNCATED}: {good} of {wanted} frames"
-        return f"{len(self._substitutions)} of {wanted} frames are neighbours of damaged ones" * bool(
-            self._substitutions
-        )
+        if self._substitutions:
+            return f"substituted: {len(self._substitutions)} of {wanted} frames"
+        return ""
 
 
 def in_one_line(message: str, *, longest: int = 300) -> str:

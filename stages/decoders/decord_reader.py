@@ -7,6 +7,7 @@ none of this is to be expected, and what it then complains of makes it decline.
 
 from __future__ import annotations
 
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +47,7 @@ class DecordReader:
         self._decord = decord
         self._path = path
         self._index = index
+        self._last_checksum: int | None = None
         self.decoder = f"decord {decord.__version__}"
 
     def __enter__(self) -> Self:
@@ -74,6 +76,10 @@ class DecordReader:
             raise self._unfit("decord complained")
         if frame.shape != self._shape():
             raise self._unfit(f"decord gives frames of {frame.shape}, not {self._shape()}")
+        checksum = zlib.crc32(frame.data)
+        if checksum == self._last_checksum:
+            raise self._unfit(f"decord gives frame {index} and the one before it alike: it may have lost it")
+        self._last_checksum = checksum
         return frame
 
     def _opened(self) -> Any:  # decord has no types

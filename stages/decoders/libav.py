@@ -48,7 +48,10 @@ def open_container(path: Path) -> av.container.InputContainer:
     Raises:
         av.error.FFmpegError: It cannot be read.
     """
-    return av.open(f"file:{path}", options=_LOCAL_FILES_ONLY)
+    try:
+        return av.open(f"file:{path}", options=_LOCAL_FILES_ONLY)
+    except av.error.MemoryError as error:  # a header takes little memory: one that asks for much is damaged
+        raise av.error.InvalidDataError(error.errno or 0, error.strerror or "", str(path)) from error
 
 
 def in_words(error: av.error.FFmpegError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 from diffvqa.stages.decoders.libav import in_words, listening_to_libav, open_container
 from diffvqa.stages.decoders.reader import DecoderUnfitError, FrameDamagedError
 from diffvqa.stages.decoders.video_index import VideoIndex
+
+# What libav says of whole frames too: about references that nothing needs, and features that are only hints.
+_HARMLESS = re.compile(r"mmco|unref short|co located POCs|not implemented|deprecated", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ class PyAVReader:
             raise
         except av.error.FFmpegError as error:
             frames, failure = [], in_words(error)
-        said = self._words.new()
+        said = "\n".join(line for line in self._words.new().splitlines() if not _HARMLESS.search(line))
         if failure or said or packet.is_corrupt:
             self._bad_packets.append(number)
             self._complaints = self._complaints or f"{failure}\n{said}".strip()

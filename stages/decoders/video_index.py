@@ -124,6 +124,8 @@ def _require_file(path: Path) -> None:
 def _best_stream(container: InputContainer) -> VideoStream:
     """Return the stream that players show; a cover picture is none."""
     moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not container.streams:
+        raise VideoUnusableError(FailureReason.UNREADABLE, "nothing in the file can be recognised")
     if not moving:
         raise VideoUnusableError(FailureReason.NO_VIDEO_STREAM, "the file holds no video stream")
     best = container.streams.best("video")
@@ -197,7 +199,7 @@ def _index(container: InputContainer, stream: VideoStream, read: _Packets, compl
         read.broken_off
         or incomplete[-1]
         or _ENDS_TOO_EARLY.search(complaints)
-        or (container.format.name.startswith("mov") and stream.frames > len(read.pts))
+        or (container.format.name.startswith("mov") and len(stream.index_entries) > len(read.pts))
     )
     rate = _frame_rate(stream)
     times = _times(pts, len(numbers), read.durations[int(numbers[order[-1]])], stream, rate)

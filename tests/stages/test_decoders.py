@@ -222,6 +222,15 @@ def test_frames_before_the_beginning_of_an_edited_video_are_not_counted(make_cli
     assert all(np.array_equal(found[i], expected[i + 18]) for i in found)
 
 
+def test_a_still_scene_is_left_to_the_decoder_that_can_tell_it_from_a_lost_frame(make_clip: MakeClip) -> None:
+    every_frame_alone = ("-c:v", "mjpeg", "-q:v", "5", "-pix_fmt", "yuvj420p")
+    still = make_clip("still_scene.mov", "-frames:v", "20", "-vf", "loop=20:1:0", *every_frame_alone)
+    with pytest.raises(DecoderUnfitError, match="alike"):
+        frames_through(DecordReader, still, [3, 9])
+    first, second = frames_through(PyAVReader, still, [3, 9]).values()
+    assert np.array_equal(first, second)
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
 @pytest.mark.parametrize("open_reader", [DecordReader, PyAVReader], ids=["decord", "pyav"])
 def test_golden_frames_are_met_exactly(open_reader: Open) -> None:
