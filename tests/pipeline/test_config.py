@@ -50,6 +50,11 @@ def test_what_is_shown_reads_back_as_the_same_settings(
         ({"extract.frames": "many"}, r"extract.frames = 'many': Input should be a valid integer"),
         ({"runtime.device": "tpu"}, r"runtime.device = 'tpu'"),
         ({"frames": 3}, r"'frames' is no setting"),
+        ({"extract.decoder": "ffmpeg"}, r"extract.decoder = 'ffmpeg': Input should be 'auto', 'decord' or 'pyav'"),
+        ({"extract.good_frames": 0}, r"extract.good_frames = 0: Input should be greater than 0"),
+        ({"extract.frames_per_second": -1}, r"extract.frames_per_second = -1"),
+        ({"extract.min_frames": 0}, r"extract.min_frames = 0"),
+        ({"runtime.decode_memory": 10}, r"runtime.decode_memory = 10: Input should be greater than or equal to 256"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(options: dict[str, object], message: str) -> None:

@@ -35,6 +35,8 @@ def decode(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
             os.kill(os.getpid(), signal.SIGKILL)
         case "bug":
             raise ZeroDivisionError
+        case "mark":
+            source.path.touch()
         case "print":
             print("nothing may come between the answers", flush=True)  # noqa: T201
         case "unreadable":

@@ -85,6 +85,19 @@ def test_decoding_runs_ahead_but_not_without_bound() -> None:
         assert len(list(results)) == 19
 
 
+def test_decoding_goes_on_while_the_videos_before_are_computed_and_written(tmp_path: Path) -> None:
+    sources = [VideoSource(f"mark-{i}", tmp_path / str(i)) for i in range(20)]
+    with misbehaving(timeout=30.0) as pool:
+        results = pool.run(sources)
+        next(results)  # the model is busy with this one from here on
+        deadline = time.monotonic() + 30
+        while len(list(tmp_path.iterdir())) < 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert len(list(results)) == 19
+    assert len(list(tmp_path.iterdir())) == 20
+
+
 def test_leaving_early_kills_a_worker_that_hangs() -> None:
     begun = time.monotonic()
     with misbehaving(timeout=600.0) as pool:
