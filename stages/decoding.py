@@ -94,6 +94,7 @@ class FailedVideo:
 
 
 _KEY_FRAMES_TRIED = 2
+_ROUNDING = 1e-9
 
 
 def decode_video(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
@@ -196,7 +197,7 @@ class _Sampling:
         good, wanted = len(self._taken), len(self._slots)
         if good == 0:
             raise VideoUnusableError(FailureReason.UNREADABLE, f"no frame can be decoded\n{self._damage}")
-        if good < self._recipe.good_frames * wanted:
+        if good < self._recipe.good_frames * wanted - _ROUNDING:
             raise VideoUnusableError(FailureReason.TRUNCATED, f"{good} of {wanted} frames\n{self._damage}")
 
     def _decoded(self, decoder: str) -> DecodedVideo:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import struct
 from enum import Enum
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
 
 _UNIT = 1 << 16  # display matrices are in 16.16 fixed point
 
@@ -48,6 +51,16 @@ _MIRRORED = (
     Orientation.TRANSPOSED,
     Orientation.ANTITRANSPOSED,
 )
+_EXIF_TAG = 0x0112
+_OF_EXIF = {
+    2: Orientation.MIRRORED,
+    3: Orientation.UPSIDE_DOWN,
+    4: Orientation.MIRRORED_UPSIDE_DOWN,
+    5: Orientation.TRANSPOSED,
+    6: Orientation.CLOCKWISE,
+    7: Orientation.ANTITRANSPOSED,
+    8: Orientation.COUNTERCLOCKWISE,
+}
 # (a, b, c, d) of x' = a x + c y, y' = b x + d y, with y pointing down.
 _OF_MATRIX = {
     (1, 0, 0, 1): Orientation.UPRIGHT,
@@ -73,3 +86,12 @@ def orientation_of(display_matrix: bytes) -> Orientation:
     a, b, _, c, d = struct.unpack_from("=5i", display_matrix)
     turn = (round(a / _UNIT), round(b / _UNIT), round(c / _UNIT), round(d / _UNIT))
     return _OF_MATRIX.get(turn, Orientation.UPRIGHT)
+
+
+def exif_orientation(picture: Path) -> Orientation:
+    """Return the orientation that a photograph's EXIF block asks for; upright for whatever has none."""
+    try:
+        with Image.open(picture) as image:
+            return _OF_EXIF.get(image.getexif().get(_EXIF_TAG, 1), Orientation.UPRIGHT)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError):
+        return Orientation.UPRIGHT

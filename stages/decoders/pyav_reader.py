@@ -198,7 +198,7 @@ class PyAVReader:
             return False
         if self._index.pts is None:
             return not self._bad_packets
-        return not any(start <= packet <= own for packet in self._bad_packets)
+        return not any(start <= bad <= own and self._index.may_refer_to(index, bad) for bad in self._bad_packets)
 
 
 class _Converter:

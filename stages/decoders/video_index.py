@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from diffvqa.stages.decoders.libav import in_words, listening_to_libav, open_container
-from diffvqa.stages.decoders.orientation import Orientation, orientation_of
+from diffvqa.stages.decoders.orientation import Orientation, exif_orientation, orientation_of
 from diffvqa.stages.failures import FailureReason, VideoUnusableError
 from diffvqa.stages.frames import FrameTimes
 
@@ -85,6 +85,17 @@ class VideoIndex:
                 return int(packet)
         return 0
 
+    def may_refer_to(self, index: int, packet: int) -> bool:
+        """Whether decoding frame ``index`` may need what ``packet`` holds, of those between its start and its own.
+
+        Pictures that are shown before their key frame, though stored after it, are needed by one another alone.
+        """
+        before = self.key_packets[self.key_packets <= packet]
+        shown, key_shown = self.packet_pts[packet], self.packet_pts[before[-1]] if len(before) else None
+        if self.pts is None or shown is None or key_shown is None or shown >= key_shown:
+            return True
+        return bool(self.pts[index] < key_shown)
+
 
 def index_video(path: Path) -> VideoIndex:
     """Read through a file's packets and list the frames of its best video stream.
@@ -100,7 +111,7 @@ def index_video(path: Path) -> VideoIndex:
             with open_container(path) as container:
                 stream = _best_stream(container)
                 packets = _read_packets(container, stream)
-                return _index(container, stream, packets, words.new())
+                return _index(path, container, stream, packets, words.new())
         except MemoryError:
             raise
         except (av.error.FFmpegError, ValueError, OSError) as error:
@@ -184,7 +195,7 @@ def _is_hidden(packet: Packet[VideoStream], stream: VideoStream) -> bool:
     return stream.codec_context.codec.canonical_name == "vp8" and not bytes(packet)[0] & 0x10
 
 
-def _index(container: InputContainer, stream: VideoStream, read: _Packets, complaints: str) -> VideoIndex:
+def _index(path: Path, container: InputContainer, stream: VideoStream, read: _Packets, complaints: str) -> VideoIndex:
     numbers = np.flatnonzero(read.shown)
     if len(numbers) == 0:
         raise VideoUnusableError(FailureReason.TOO_SHORT, f"the video stream holds no frames\n{complaints}")
@@ -214,7 +225,7 @@ def _index(container: InputContainer, stream: VideoStream, read: _Packets, compl
         incomplete=incomplete[packets],
         width=read.first_frame.width,
         height=read.first_frame.height,
-        orientation=_orientation(read.first_frame),
+        orientation=_orientation(read.first_frame, path),
         frame_rate=rate,
         complaints=f"{read.broken_off}\n{complaints}".strip() if cut_short else "",
     )
@@ -252,9 +263,11 @@ def _promised_end(container: InputContainer, stream: VideoStream, end: float) ->
     return max(end, *(promise for promise in promises if promise < _DAY))
 
 
-def _orientation(frame: VideoFrame) -> Orientation:
-    attached = cast(SideDataContainer, frame.side_data)  # PyAV's stub calls it a dictionary
+def _orientation(frame: VideoFrame, path: Path) -> Orientation:
     try:
+        attached = cast(SideDataContainer, frame.side_data)  # PyAV's stub calls it a dictionary
         return orientation_of(bytes(attached[SideDataType.DISPLAYMATRIX]))
     except KeyError:
         return Orientation.UPRIGHT
+    except ValueError:  # something is attached that PyAV has no name for, as the EXIF block of a photograph
+        return exif_orientation(path)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import MakeClip
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from diffvqa.pipeline.ffmpeg import find_ffmpeg
 from diffvqa.stages.decoders.decord_reader import DecordReader
@@ -38,6 +39,9 @@ class Kind:
 EXACT_IN_BOTH = [
     Kind("h264.mp4", (*SMALL_GOP, "-c:v", "libx264", "-preset", "veryfast", "-bf", "3")),
     Kind("h264.mkv", (*SMALL_GOP, "-c:v", "libx264", "-preset", "veryfast")),
+    Kind("fragmented.mp4", (*SMALL_GOP, "-c:v", "libx264", "-movflags", "frag_keyframe+empty_moov")),
+    Kind("prores.mov", ("-frames:v", "20", "-c:v", "prores_ks", "-pix_fmt", "yuv422p10le")),
+    Kind("timecode.mov", (*SMALL_GOP, "-c:v", "libx264", "-timecode", "01:00:00:00")),
     Kind("h264.ts", (*SMALL_GOP, "-c:v", "libx264", "-preset", "veryfast", "-bf", "0")),
     Kind("h264.flv", (*SMALL_GOP, "-c:v", "libx264", "-bf", "2")),
     Kind("hevc.mp4", (*SMALL_GOP, "-c:v", "libx265", "-x265-params", "open-gop=0:log-level=none:pools=1")),
@@ -58,10 +62,16 @@ CLOSE_IN_BOTH = [
     Kind("ten_bit.mp4", (*SMALL_GOP, "-c:v", "libx264", "-pix_fmt", "yuv420p10le")),
     Kind("odd_height.webm", (*SMALL_GOP, "-c:v", "libvpx-vp9", "-cpu-used", "8", "-vf", "scale=176:143")),
 ]
+EXACT_AT_LEAST_IN_PYAV = [
+    Kind("intra_refresh.mp4", (*SMALL_GOP, "-c:v", "libx264", "-x264-params", "intra-refresh=1")),
+]
 PYAV_ALONE = [
     Kind("open_gop.ts", (*SMALL_GOP, "-c:v", "libx264", "-bf", "3", "-x264-params", "open-gop=1")),
     Kind("av1.mkv", ("-frames:v", "20", "-c:v", "libsvtav1", "-preset", "12", "-g", "8", "-svtav1-params", "lp=1")),
+    Kind("open_gop_h264.mp4", (*SMALL_GOP, "-c:v", "libx264", "-bf", "3", "-x264-params", "open-gop=1")),
     Kind("open_gop.mp4", (*SMALL_GOP, "-c:v", "libx265", "-x265-params", "open-gop=1:log-level=none:pools=1")),
+    Kind("mpeg2.mpg", (*SMALL_GOP, "-c:v", "mpeg2video", "-bf", "2")),
+    Kind("wmv2.wmv", (*SMALL_GOP, "-c:v", "wmv2")),
     Kind("b_frames.avi", (*SMALL_GOP, "-c:v", "mpeg4", "-bf", "2", "-q:v", "4")),
     Kind("no_times.h264", (*SMALL_GOP, "-c:v", "libx264", "-bf", "2")),
     Kind("animation.gif", ("-frames:v", "12", "-pix_fmt", "rgb8")),
@@ -96,7 +106,7 @@ def largest_difference(first: Frame, second: Frame) -> int:
     return int(np.abs(first.astype(int) - second).max())
 
 
-@pytest.mark.parametrize("kind", [*EXACT_IN_BOTH, *CLOSE_IN_BOTH, *PYAV_ALONE], ids=by_name)
+@pytest.mark.parametrize("kind", [*EXACT_IN_BOTH, *CLOSE_IN_BOTH, *EXACT_AT_LEAST_IN_PYAV, *PYAV_ALONE], ids=by_name)
 def test_pyav_gives_the_frames_that_ffmpeg_gives_in_whatever_order_they_are_asked_for(
     kind: Kind, make_clip: MakeClip, tmp_path: Path
 ) -> None:
@@ -170,6 +180,19 @@ def test_every_orientation_comes_upright(orientation: Orientation, make_clip: Ma
     else:
         for i, frame in frames_through(DecordReader, turned).items():
             assert np.array_equal(frame, expected[i])
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_a_photograph_comes_as_its_exif_block_wants_it(tag: int, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    block = Image.Exif()
+    block[0x0112] = tag
+    path = tmp_path / "photograph.jpg"
+    Image.fromarray(picture).save(path, exif=block, quality=95, subsampling=0)
+    (frame,) = frames_through(PyAVReader, path).values()
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    assert frame.shape == expected.shape
+    assert np.abs(frame.astype(int) - expected).mean() < 2
 
 
 def test_a_slanted_picture_stays_as_it_is() -> None:

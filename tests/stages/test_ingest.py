@@ -159,6 +159,8 @@ def broken_videos(sound_videos: dict[str, Path], make_clip: MakeClip, tmp_path: 
     os.mkfifo(tmp_path / "fifo.mp4")
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/elsewhere.ts\n")
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {base}\n")
     (tmp_path / "empty.mp4").touch()
     no_frames = tmp_path / "no_frames.avi"
     find_ffmpeg().run(["-i", str(base), "-frames:v", "0", "-c", "copy", str(no_frames)], purpose="no frames")
@@ -166,6 +168,8 @@ def broken_videos(sound_videos: dict[str, Path], make_clip: MakeClip, tmp_path: 
         "absent": tmp_path / "absent.mp4",
         "empty": tmp_path / "empty.mp4",
         "text": tmp_path / "text.mp4",
+        "playlist": tmp_path / "playlist.mp4",
+        "list": tmp_path / "list.mp4",
         "fifo": tmp_path / "fifo.mp4",
         "folder": tmp_path / "folder.mp4",
         "sound": sounds(tmp_path / "sound.wav"),
@@ -183,6 +187,8 @@ EXPECTED_FAILURES = {
     "absent": FailureReason.MISSING,
     "empty": FailureReason.EMPTY,
     "text": FailureReason.UNREADABLE,
+    "playlist": FailureReason.UNREADABLE,
+    "list": FailureReason.UNREADABLE,
     "fifo": FailureReason.UNREADABLE,
     "folder": FailureReason.UNREADABLE,
     "sound": FailureReason.NO_VIDEO_STREAM,
