@@ -7,11 +7,16 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from diffvqa.pipeline.ffmpeg import find_ffmpeg
 
 MakeClip = Callable[..., Path]
+
+# Nothing is timed: a busy machine must not make a test fail.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from diffvqa.cache.sealed import seal
 from diffvqa.cache.writer import CacheWriter
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     frame_counts=st.lists(st.integers(1, 4), min_size=1, max_size=6),
     shard_videos=st.integers(1, 4),
@@ -152,7 +152,7 @@ def test_a_shard_of_other_features_is_never_mixed_in(tmp_path: Path) -> None:
 @given(
     sizes=st.lists(st.tuples(st.integers(1, MOST_FRAMES), st.integers(1, 2)), min_size=1, max_size=5),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_videos_may_have_fewer_frames_and_fewer_crops(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int]]
 ) -> None:

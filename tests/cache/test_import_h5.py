@@ -54,7 +54,7 @@ def everything(cache: FeatureCache, arrays: list[str] | None = None) -> FeatureE
     return FeatureExport(cache, labels=Labels(dict.fromkeys(ids, 1.0)), provenance={}, arrays=arrays)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(kinds=st.lists(KINDS, min_size=1, max_size=7), arrays=ARRAYS, shard_videos=st.integers(1, 4))
 def test_a_cache_comes_back_from_the_file_bit_for_bit(
     tmp_path_factory: pytest.TempPathFactory, kinds: list[str], arrays: list[str] | None, shard_videos: int

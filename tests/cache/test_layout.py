@@ -40,7 +40,7 @@ def padded(spec: ArraySpec, video: NDArray[Any]) -> NDArray[Any]:
     return np.pad(video, [(0, full - own) for full, own in zip(spec.shape, video.shape, strict=True)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(material=videos_of_a_spec())
 def test_the_file_is_byte_for_byte_the_one_that_zarr_writes(
     material: tuple[ArraySpec, list[NDArray[Any]]], tmp_path_factory: pytest.TempPathFactory
@@ -55,7 +55,7 @@ def test_the_file_is_byte_for_byte_the_one_that_zarr_writes(
     assert (folder / data_file(spec)).read_bytes() == encode_videos(spec, videos)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(material=videos_of_a_spec())
 def test_zarr_and_this_module_read_back_every_bit(
     material: tuple[ArraySpec, list[NDArray[Any]]], tmp_path_factory: pytest.TempPathFactory

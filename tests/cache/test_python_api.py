@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             arrays = {name: entry.arrays[spec.name] for name, spec in names.items()}
             writer.add(ShardEntry(entry.row, arrays))
         writer.add(failed("bad"))
-    rows = [ManifestRow(video_id, Path(f"{video_id}.mp4"), float(number), "g") for number, video_id in enumerate(ids)]
+    rows = [ManifestRow(video_id, f"{video_id}.mp4", float(number), "g") for number, video_id in enumerate(ids)]
     write_manifest(place / "runs/demo", Manifest("demo", tuple(rows)))
     return place
 

@@ -47,7 +47,7 @@ def test_without_a_seed_every_video_comes_once_in_the_order_of_writing_and_bit_f
             assert video[name].flags.writeable
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**31),
     epoch=st.integers(0, 1000),

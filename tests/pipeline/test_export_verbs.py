@@ -22,7 +22,7 @@ def runs(tmp_path: Path) -> Path:
     fill(run / "features", usable("a", frames=2), failed("bad"), usable("b"), usable("unlisted"))
     rows = (("a", 3.5), ("bad", 1.0), ("b", None), ("absent", 2.0))
     manifest = Manifest(
-        "set", tuple(ManifestRow(name, Path(f"{name}.mp4"), score, "g") for name, score in rows), Label("MOS")
+        "set", tuple(ManifestRow(name, f"{name}.mp4", score, "g") for name, score in rows), Label("MOS")
     )
     write_manifest(run, manifest)
     return tmp_path / "runs"

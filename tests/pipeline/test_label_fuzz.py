@@ -65,7 +65,7 @@ def prepares_or_explains(recipe: str, folder: Path, labels: Path) -> bool:
     return True
 
 
-fuzz = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @fuzz

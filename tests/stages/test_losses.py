@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
@@ -67,7 +67,6 @@ def test_rank_loss_of_constant_predictions_has_no_gradient() -> None:
     assert gradient.tolist() == [0.0, 0.0, 0.0]
 
 
-@settings(deadline=None)
 @given(scores)
 def test_a_step_against_the_gradient_lowers_the_loss(values: np.ndarray) -> None:
     target = torch.from_numpy(np.random.default_rng(3).permutation(len(values)).astype(np.float64))

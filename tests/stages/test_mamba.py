@@ -58,7 +58,7 @@ def test_a_forward_block_sees_no_later_token_and_a_bidirectional_one_does() -> N
     assert not torch.allclose(both(tokens, mask)[:, :4], both(later, mask)[:, :4])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 7), st.integers(1, 4))
 def test_padding_has_no_effect_whatever_stands_there(seed: int, length: int, padding: int) -> None:
     torch.manual_seed(seed)

@@ -51,7 +51,7 @@ def test_a_logistic_relation_is_fitted_exactly(direction: float, scale: float) -
     assert abs(found.plcc) < 0.99
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_the_fit_is_hardly_worse_than_a_line(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -104,7 +104,7 @@ def test_a_line_stands_in_for_a_fit_that_does_not_converge(monkeypatch: pytest.M
     assert "line" in found.reason
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_input_of_equal_lengths_makes_it_fail(data: st.DataObject) -> None:
     y = data.draw(any_floats)

@@ -58,7 +58,7 @@ def run(regressor: Regressor, batch: VideoBatch) -> Prediction:
     return prediction
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 100), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 def test_padding_a_video_does_not_change_it(seed: int, frames: int, padding: int, crops: int) -> None:
     regressor, padded = make_regressor(seed), random_batch(2, frames + padding, crops, seed)

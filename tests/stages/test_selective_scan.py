@@ -111,7 +111,7 @@ def fused_scan_by_the_book(
 by_cuda = functools.partial(cuda.selective_scan, fused_scan_by_the_book)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shapes, seeds)
 def test_the_reference_is_the_scan_of_the_definition(shape: tuple[int, int, int, int, int], seed: int) -> None:
     inputs = scan_inputs(shape, seed, torch.float64)
@@ -140,7 +140,7 @@ def test_the_reference_has_the_right_gradients() -> None:
     assert torch.autograd.gradcheck(scan, leaves)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes, seeds)
 def test_the_three_paths_agree_in_float32(shape: tuple[int, int, int, int, int], seed: int) -> None:
     inputs = scan_inputs(shape, seed)
@@ -150,7 +150,7 @@ def test_the_three_paths_agree_in_float32(shape: tuple[int, int, int, int, int],
             assert largest_difference(found, expected[name]) < FLOAT32_TOLERANCE, (path, name)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shapes, seeds)
 def test_the_three_paths_agree_in_bfloat16(shape: tuple[int, int, int, int, int], seed: int) -> None:
     inputs = scan_inputs(shape, seed, torch.bfloat16)
@@ -163,7 +163,7 @@ def test_the_three_paths_agree_in_bfloat16(shape: tuple[int, int, int, int, int]
                 assert found.dtype == torch.bfloat16
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes, seeds)
 def test_the_convolutions_agree(shape: tuple[int, int, int, int, int], seed: int) -> None:
     directions, sequences, length, channels, taps = shape
