@@ -19,8 +19,9 @@ from diffvqa.cache.schema import ArraySpec
 
 _CHANNEL_DIMENSIONS = ("channel", "rgb")
 _STATISTICS = ("mean", "std")
-_GROUP_VALUES = 2**18
+_GROUP_LINES = 512
 _ID_COLUMNS = (("video_id", pa.string()), ("score", pa.float64()), ("group", pa.string()), ("frames", pa.int32()))
+_IdValues = tuple[str, float | None, str, int]
 
 
 def export_parquet(export: FeatureExport, out: Path | str, on_progress: Progress = no_progress) -> Exported:
@@ -50,12 +51,17 @@ def export_parquet(export: FeatureExport, out: Path | str, on_progress: Progress
     schema = pa.schema([*_ID_COLUMNS, *pooled], {"diffvqa": json.dumps(about)})
     lines = _lines(export, on_progress)
     with output_file(out) as unfinished:
-        with pq.ParquetWriter(unfinished, schema) as writer:
-            while group := list(islice(lines, 1 + _GROUP_VALUES // len(schema))):
-                columns = (
-                    pa.array(column, kind) for column, kind in zip(zip(*group, strict=True), schema.types, strict=True)
-                )
-                writer.write_table(pa.Table.from_arrays(list(columns), schema=schema))
+        with pq.ParquetWriter(
+            unfinished, schema, use_dictionary=["group"], memory_pool=pa.system_memory_pool()
+        ) as writer:
+            while group := list(islice(lines, _GROUP_LINES)):
+                ids, vectors = zip(*group, strict=True)
+                columns = [
+                    pa.array(column, kind)
+                    for column, (_, kind) in zip(zip(*ids, strict=True), _ID_COLUMNS, strict=True)
+                ]
+                columns += [pa.array(column) for column in np.stack(vectors, axis=1)]
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
         size = unfinished.stat().st_size
     return Exported(len(export.ids), size)
 
@@ -91,8 +97,8 @@ def _channel_axis(spec: ArraySpec) -> int | None:
     return next((axis for axis, name in enumerate(spec.dimensions) if name in _CHANNEL_DIMENSIONS), None)
 
 
-def _lines(export: FeatureExport, on_progress: Progress) -> Iterator[list[Any]]:
+def _lines(export: FeatureExport, on_progress: Progress) -> Iterator[tuple[_IdValues, NDArray[np.float32]]]:
     for row, video in export.videos(on_progress):
-        pooled = np.concatenate([pool(spec, video[spec.name]) for spec in export.specs])
-        score = export.labels.scores[row.video_id]
-        yield [row.video_id, score, export.labels.group(row.video_id), row.extents["frame"], *pooled.tolist()]
+        score, group = export.labels.scores[row.video_id], export.labels.group(row.video_id)
+        pooled = [pool(spec, video[spec.name]) for spec in export.specs]
+        yield (row.video_id, score, group, row.extents["frame"]), np.concatenate(pooled)

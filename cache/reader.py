@@ -17,7 +17,7 @@ from diffvqa.cache.shard_reader import ShardReader, remedy
 from diffvqa.cache.shards import mark_file
 from diffvqa.cache.storage import open_storage
 
-_OPEN_SHARDS = 64
+_OPEN_SHARDS = 8
 
 
 @dataclass(frozen=True)
