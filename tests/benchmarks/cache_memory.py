@@ -1,86 +1,98 @@
-"""Whether writing and verifying a cache take more memory the more videos there are.
+"""How much memory writing, streaming, verifying and exporting take, as the number of videos grows.
 
-For each number of videos a fresh process writes that many, small and synthetic, and another verifies them; each says
-its peak resident memory. The target is a ratio of at most 1.1 between the most and the fewest videos.
+Every task runs in a process of its own, whose peak resident size counts. Exit status 1: with the most videos some task
+takes over 10 % more than with the fewest.
 
-Run it as ``python -m tests.benchmarks.cache_memory``; ``--quick`` goes to 1,000 videos, the whole to 10,000.
+    python -m tests.benchmarks.cache_memory [--quick] [--videos 100 1000 10000] [--folder DIR]
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-TARGET = 1.1
-_COMMON = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from diffvqa.cache.fingerprint import Fingerprint
-from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
-from diffvqa.cache.shards import ShardEntry
+from diffvqa.cache.export import FeatureExport, Labels
+from diffvqa.cache.export_h5 import export_h5
+from diffvqa.cache.export_npz import export_npz
+from diffvqa.cache.export_parquet import export_parquet
+from diffvqa.cache.import_h5 import import_h5
+from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache.streaming import FeatureStream
 from diffvqa.cache.verify import verify
-from diffvqa.cache.writer import CacheWriter
 
-location, videos = sys.argv[1], int(sys.argv[2])
-SHAPES = {"latent": (8, 4, 16, 16), "multiscale": (8, 24, 8, 8)}
-"""
-_STEPS = {
-    "write": """
-fingerprint = Fingerprint({"schema_version": SCHEMA_VERSION})
-arrays = tuple(
-    ArraySpec(name=f"resize/{name}", dimensions=("frame", "channel", "y", "x"), shape=shape, dtype="float16", unit="1",
-              value_range=None, description=name)
-    for name, shape in SHAPES.items()
-)
-header = CacheHeader(schema_version=SCHEMA_VERSION, fingerprint=dict(fingerprint.fields),
-                     fingerprint_digest=fingerprint.digest, recipe={}, arrays=arrays, software={}, created="now")
-rng = np.random.default_rng(0)
-paths = ((f"set/video {number}.mp4", Path(f"/videos/{number}.mp4")) for number in range(videos))
-with CacheWriter(location, header, shard_videos=32) as writer:
-    for video_id in writer.plan(paths).pending:
-        row = VideoRow(video_id=video_id, status="ok", source=SourceStamp(path=video_id, size=1, mtime_ns=1),
-                       frame_indices=tuple(range(8)), timestamps=tuple(map(float, range(8))))
-        features = {f"resize/{name}": rng.normal(size=shape).astype(np.float16) for name, shape in SHAPES.items()}
-        writer.add(ShardEntry(row, features))
-""",
-    "verify": """
-report = verify(location)
-assert (report.videos, report.damages) == (videos, ()), report
-""",
-}
-_END = """
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
+from .synthetic_cache import SMALL, write_cache
+
+MOST_GROWTH = 1.10
+STREAM_MEMORY = 4 * 2**20
 
 
-def main() -> None:
-    """Measure, and show the peaks and their ratios."""
+def main() -> int:
+    """Run every task with every number of videos, print the peaks and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="up to 1,000 videos")
-    counts = (100, 1_000) if parser.parse_args().quick else (100, 1_000, 10_000)
-    peaks: dict[str, list[float]] = {step: [] for step in _STEPS}
-    for videos in counts:
-        with tempfile.TemporaryDirectory() as folder:
-            for step in _STEPS:
-                peaks[step].append(peak_of(step, Path(folder) / "cache", videos))
-    table = Table("step", *(f"{videos:,} videos" for videos in counts), "ratio", "target", title="peak memory, MB")
-    for step, found in peaks.items():
-        table.add_row(step, *(f"{peak:.1f}" for peak in found), f"{found[-1] / found[0]:.3f}", f"{TARGET}")
+    parser.add_argument("--quick", action="store_true", help="up to 300 videos")
+    parser.add_argument("--videos", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--folder", type=Path, help="to write to; a temporary folder by default")
+    parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.task:
+        TASKS[options.task](options.folder, options.videos[0])
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        sys.stdout.write(f"{peak * (1 if sys.platform == 'darwin' else 1024)}\n")
+        return 0
+    counts = [100, 300] if options.quick else options.videos
+    peaks: dict[str, list[int]] = {task: [] for task in TASKS}
+    for count in counts:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            for task, measured in peaks.items():
+                measured.append(peak_of(task, Path(folder), count))
+    table = Table("task", *(f"{count} videos, MB" for count in counts), "growth", title="peak resident size")
+    for task, measured in peaks.items():
+        table.add_row(task, *(f"{peak / 1e6:.1f}" for peak in measured), f"{measured[-1] / measured[0]:.3f}")
     Console().print(table)
+    worst = max(measured[-1] / measured[0] for measured in peaks.values())
+    Console().print(
+        f"worst growth {worst:.3f} (at most {MOST_GROWTH:.2f}): {'met' if worst <= MOST_GROWTH else 'MISSED'}"
+    )
+    return int(worst > MOST_GROWTH)
 
 
-def peak_of(step: str, cache: Path, videos: int) -> float:
-    """Return the peak resident memory of one step in a process of its own, in MB."""
-    command = [sys.executable, "-c", _COMMON + _STEPS[step] + _END, str(cache), str(videos)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1e3
+def peak_of(task: str, folder: Path, videos: int) -> int:
+    """Return the bytes that a task takes at most, in a process of its own."""
+    command = [sys.executable, "-m", __spec__.name, "--task", task, "--folder", str(folder), "--videos", str(videos)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def stream(folder: Path, videos: int) -> None:
+    """Read everything once, shuffled."""
+    found = sum(1 for _ in FeatureStream(FeatureCache(folder / "cache"), seed=0, memory=STREAM_MEMORY))
+    if found != videos:
+        raise RuntimeError(f"{found} of {videos} videos")
+
+
+def chosen(folder: Path) -> FeatureExport:
+    """Return an export of everything."""
+    cache = FeatureCache(folder / "cache")
+    return FeatureExport(cache, labels=Labels(dict.fromkeys(cache.ids(), 1.0)), provenance={})
+
+
+TASKS: dict[str, Callable[[Path, int], object]] = {
+    "write": lambda folder, videos: write_cache(folder / "cache", SMALL, videos),
+    "verify": lambda folder, _: verify(folder / "cache"),
+    "stream": stream,
+    "export h5": lambda folder, _: export_h5(chosen(folder), folder / "x.h5"),
+    "export npz": lambda folder, _: export_npz(chosen(folder), folder / "npz"),
+    "export parquet": lambda folder, _: export_parquet(chosen(folder), folder / "x.parquet"),
+    "import h5": lambda folder, _: import_h5(folder / "x.h5", folder / "imported"),
+}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
