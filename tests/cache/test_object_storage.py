@@ -27,9 +27,14 @@ from diffvqa.cache.errors import (
     CacheUnreachableError,
     OutputError,
 )
+from diffvqa.cache.export import FeatureExport, Labels
+from diffvqa.cache.export_h5 import export_h5
+from diffvqa.cache.export_npz import export_npz
+from diffvqa.cache.import_h5 import Imported, import_h5
 from diffvqa.cache.merge import merge
 from diffvqa.cache.reader import FeatureCache
 from diffvqa.cache.storage import open_storage
+from diffvqa.cache.streaming import FeatureStream
 from diffvqa.cache.verify import verify
 from diffvqa.cache.writer import CacheWriter
 
@@ -226,3 +231,22 @@ def test_what_is_not_there_or_not_allowed_is_one_clear_error(server: str, monkey
     with pytest.raises(CacheUnreachableError, match=r"s3://bucket/away.* cannot be read"):
         FeatureCache("s3://bucket/away")
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_streaming_exporting_and_importing(url: str, tmp_path: Path) -> None:
+    entries = [usable(f"v{number}", frames=1 + number % 4) for number in range(9)]
+    fill(url, *entries, failed("bad"), shard_videos=4)
+    cache = FeatureCache(url)
+    streamed = {video.row.video_id: video for video in FeatureStream(cache, seed=0, threads=4)}
+    assert set(streamed) == set(cache.ids())
+    for entry in entries:
+        for name, array in (entry.arrays or {}).items():
+            np.testing.assert_array_equal(streamed[entry.row.video_id][name], array)
+    everything = FeatureExport(cache, labels=Labels(dict.fromkeys((*cache.ids(), "bad"), 1.0)), provenance={})
+    place, folder = url.removesuffix("/features"), open_storage(url.removesuffix("/features"))
+    export_npz(everything, f"{place}/npz")
+    assert len(folder.entries("npz")) == len(entries) + 1
+    export_h5(everything, f"{place}/x.h5")
+    (tmp_path / "x.h5").write_bytes(folder.read("x.h5"))
+    assert import_h5(tmp_path / "x.h5", f"{place}/again") == Imported(videos=9, failures=1, present=0)
+    assert digests(f"{place}/again") == digests(url)
