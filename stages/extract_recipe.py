@@ -28,7 +28,7 @@ class ExtractRecipe(BaseModel):
     good_frames: float = Field(
         1.0, gt=0, le=1, description="share of the sampled frames that a damaged or truncated file must still hold"
     )
-    # Part of the recipe, since decoders agree to the bit only on most videos: see docs/video-ingest.md.
+    # Part of the recipe, since "decord" can give other frames than the others do: see docs/video-ingest.md.
     decoder: DecoderChoice = Field("auto", description="auto (decord where it is exact, else pyav), decord or pyav")
     view_size: int = Field(128, ge=16, description="side of a view in pixels (S)")
     crops: int = Field(3, ge=1, description="native-resolution crops per frame (K)")

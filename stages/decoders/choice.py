@@ -8,14 +8,22 @@ from types import MappingProxyType
 
 from diffvqa.stages.decoders.decord_reader import DecordReader
 from diffvqa.stages.decoders.pyav_reader import PyAVReader
-from diffvqa.stages.decoders.reader import FrameReader
+from diffvqa.stages.decoders.reader import DecoderUnfitError, FrameReader
 from diffvqa.stages.decoders.video_index import VideoIndex
 from diffvqa.stages.extract_recipe import DecoderChoice
 
 OpenReader = Callable[[Path, VideoIndex], FrameReader]
 
+
+def _decord_where_exact(path: Path, index: VideoIndex) -> FrameReader:
+    """Leave to PyAV what decord converts in another way, so that every platform gives the same frames."""
+    if index.bits > 8:
+        raise DecoderUnfitError(f"decord converts {index.bits}-bit video in its own way")
+    return DecordReader(path, index)
+
+
 _READERS: Mapping[DecoderChoice, tuple[OpenReader, ...]] = MappingProxyType(
-    {"auto": (DecordReader, PyAVReader), "decord": (DecordReader,), "pyav": (PyAVReader,)}
+    {"auto": (_decord_where_exact, PyAVReader), "decord": (DecordReader,), "pyav": (PyAVReader,)}
 )
 
 

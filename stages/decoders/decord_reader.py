@@ -115,6 +115,8 @@ def _why_not(index: VideoIndex) -> str:
         return "a file with packets that are not shown"
     if index.orientation.is_mirrored:
         return "a mirrored video"
+    if (index.width if index.orientation.swaps_sides else index.height) % 2:
+        return "a video of odd height"  # whose colours its libswscale interpolates in its own way
     shown_at = np.empty(len(index.packets), dtype=np.int64)
     shown_at[index.packets] = np.arange(len(index.packets))
     if (shown_at[index.key_packets] != index.key_packets).any():

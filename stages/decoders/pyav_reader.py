@@ -157,13 +157,17 @@ class PyAVReader:
             if is_first:
                 self._first_fed, is_first = number, False
             for frame in self._frames_of(packet, number):
-                if self._index.pts is None:
-                    yield _Output(count if count < len(self._index.packets) else None, frame)
-                    count += 1
-                else:
-                    index = self._frame_of_pts.get(frame.pts) if frame.pts is not None else None
-                    self._note_damage(frame, index)
-                    yield _Output(index, frame)
+                index = self._which(frame, count)
+                count += 1
+                if frame.is_corrupt:
+                    self._bad_packets.append(number if index is None else int(self._index.packets[index]))
+                yield _Output(index, frame)
+
+    def _which(self, frame: VideoFrame, count: int) -> int | None:
+        """Tell which frame this is: by its time, or by counting where times do not tell."""
+        if self._index.pts is None:
+            return count if count < len(self._index.packets) else None
+        return self._frame_of_pts.get(frame.pts) if frame.pts is not None else None
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         try:
@@ -186,10 +190,6 @@ class PyAVReader:
             self._bad_packets.append(number)
             self._complaints = self._complaints or f"{failure}\n{said}".strip()
         return frames
-
-    def _note_damage(self, frame: VideoFrame, index: int | None) -> None:
-        if frame.is_corrupt and index is not None:
-            self._bad_packets.append(int(self._index.packets[index]))
 
     def _is_whole(self, index: int) -> bool:
         """Whether neither the frame's packet nor one that it may refer to was bad."""

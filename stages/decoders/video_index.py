@@ -52,6 +52,7 @@ class VideoIndex:
         incomplete: (frames,) bool, whose data the file does not hold in full.
         width: Of a stored frame, in pixels.
         height: Of a stored frame, in pixels.
+        bits: Of each of its values, such as 8 or 10.
         orientation: What makes it upright.
         frame_rate: Mean frames per second.
         complaints: What libav said of a file that it cannot read to its end; empty for a sound one.
@@ -67,6 +68,7 @@ class VideoIndex:
     incomplete: NDArray[np.bool_]
     width: int
     height: int
+    bits: int
     orientation: Orientation
     frame_rate: float
     complaints: str
@@ -225,6 +227,7 @@ def _index(path: Path, container: InputContainer, stream: VideoStream, read: _Pa
         incomplete=incomplete[packets],
         width=read.first_frame.width,
         height=read.first_frame.height,
+        bits=max(component.bits for component in read.first_frame.format.components),
         orientation=_orientation(read.first_frame, path),
         frame_rate=rate,
         complaints=f"{read.broken_off}\n{complaints}".strip() if cut_short else "",

@@ -164,6 +164,20 @@ def broken_videos(sound_videos: dict[str, Path], make_clip: MakeClip, tmp_path: 
     (tmp_path / "empty.mp4").touch()
     no_frames = tmp_path / "no_frames.avi"
     find_ffmpeg().run(["-i", str(base), "-frames:v", "0", "-c", "copy", str(no_frames)], purpose="no frames")
+    covered = tmp_path / "covered.m4a"
+    cover = [
+        "-i",
+        str(sound_videos["still"]),
+        "-map",
+        "0",
+        "-map",
+        "1",
+        "-c:v",
+        "copy",
+        "-disposition:v",
+        "attached_pic",
+    ]
+    find_ffmpeg().run(["-i", str(sounds(tmp_path / "sound.wav")), *cover, str(covered)], purpose="a cover")
     return {
         "absent": tmp_path / "absent.mp4",
         "empty": tmp_path / "empty.mp4",
@@ -172,7 +186,8 @@ def broken_videos(sound_videos: dict[str, Path], make_clip: MakeClip, tmp_path: 
         "list": tmp_path / "list.mp4",
         "fifo": tmp_path / "fifo.mp4",
         "folder": tmp_path / "folder.mp4",
-        "sound": sounds(tmp_path / "sound.wav"),
+        "sound": tmp_path / "sound.wav",
+        "sound with a cover": covered,
         "no frames": no_frames,
         "cut": rewritten(tmp_path / "cut.mp4", base, halved),
         "cut mkv": rewritten(tmp_path / "cut.mkv", mkv, halved),
@@ -192,6 +207,7 @@ EXPECTED_FAILURES = {
     "fifo": FailureReason.UNREADABLE,
     "folder": FailureReason.UNREADABLE,
     "sound": FailureReason.NO_VIDEO_STREAM,
+    "sound with a cover": FailureReason.NO_VIDEO_STREAM,
     "no frames": FailureReason.TOO_SHORT,
     "cut": FailureReason.TRUNCATED,
     "cut mkv": FailureReason.TRUNCATED,
