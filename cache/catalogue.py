@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -94,9 +95,9 @@ class Catalogue:
         self.damaged = damaged
         self.is_compact = is_compact
         self._rows = rows
-        self._ok = rows["ok"].to_numpy()
-        self._sizes = rows["size"].to_numpy()
-        self._times = rows["mtime_ns"].to_numpy()
+        self._ok: list[bool] = rows["ok"].to_pylist()
+        self._sizes: list[int] = rows["size"].to_pylist()
+        self._times: list[int] = rows["mtime_ns"].to_pylist()
         self._newest = self._find_newest()
 
     @classmethod
@@ -148,8 +149,7 @@ class Catalogue:
         """Return the ids of all videos, of those with features or of those without, in the order of writing."""
         if ok is None:
             return tuple(self._newest)
-        is_ok = self._ok.tolist()
-        return tuple(video_id for video_id, line in self._newest.items() if is_ok[line] == ok)
+        return tuple(video_id for video_id, line in self._newest.items() if self._ok[line] == ok)
 
     def locate(self, video_id: str) -> Location | None:
         """Return where a video's newest row lies, or None when there is none."""
@@ -157,18 +157,18 @@ class Catalogue:
         if line is None:
             return None
         cell = {name: self._rows[name][line].as_py() for name in ("shard", "entry", "slot", "frames")}
-        return Location(video_id=video_id, ok=bool(self._ok[line]), **cell)
+        return Location(video_id=video_id, ok=self._ok[line], **cell)
 
     def is_ok(self, video_id: str) -> bool:
         """Whether a video has features."""
         line = self._newest.get(video_id)
-        return line is not None and bool(self._ok[line])
+        return line is not None and self._ok[line]
 
     def failed_row(self, video_id: str) -> VideoRow:
         """Return the newest row of a video of this catalogue that failed."""
         return VideoRow.model_validate_json(self._rows["failed_row"][self._newest[video_id]].as_py())
 
-    def is_unchanged(self, video_id: str, path: Path) -> bool | None:
+    def is_unchanged(self, video_id: str, path: Path | str) -> bool | None:
         """Whether the file of a video of this catalogue is the one its newest row speaks of; None when it is gone.
 
         Args:
@@ -176,21 +176,21 @@ class Catalogue:
             path: Of its file now.
         """
         line = self._newest[video_id]
-        size, mtime_ns = int(self._sizes[line]), int(self._times[line])
+        size, mtime_ns = self._sizes[line], self._times[line]
         try:
-            stat = path.stat()
+            stat = os.stat(path)  # noqa: PTH116  # making a Path of each of 100,000 takes longer than asking for it
         except OSError:
             return True if size == ABSENT else None
         if (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns):
             return True
-        return SourceStamp.of(path).same_content_as(self._stamp(line))
+        return SourceStamp.of(Path(path)).same_content_as(self._stamp(line))
 
     def count(self) -> tuple[int, int, dict[str, int]]:
         """Return how many videos have features, how many frames these have, and how many failed by reason."""
         lines = np.fromiter(self._newest.values(), np.int64, len(self._newest))
         newest = self._rows.take(pa.array(lines))
         ok = newest.filter(newest["ok"])
-        failed = newest.filter(pa.array(~self._ok[lines]))
+        failed = newest.filter(pc.invert(newest["ok"]))
         reasons = failed["reason"].value_counts().to_pylist()
         frames = int(ok["frames"].to_numpy().sum())
         return len(ok), frames, {one["values"]: one["counts"] for one in sorted(reasons, key=lambda o: -o["counts"])}
@@ -211,7 +211,7 @@ class Catalogue:
     def _find_newest(self) -> dict[str, int]:
         """Map each video to its newest line; a later failure on the very same file does not undo its features."""
         newest: dict[str, int] = {}
-        ok = self._ok.tolist()
+        ok = self._ok
         for line, video_id in enumerate(self._rows["video_id"].to_pylist()):
             if not ok[line] and ok[newest.get(video_id, line)] and self._failed_on_same_file(newest[video_id], line):
                 continue

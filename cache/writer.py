@@ -147,7 +147,7 @@ class CacheWriter:
         catalogue = Catalogue.load(self.storage, self.header.fingerprint_digest)
         return bool(marks) and not catalogue.damaged
 
-    def plan(self, sources: Iterable[tuple[str, Path]], *, retry_failed: bool = False) -> ResumePlan:
+    def plan(self, sources: Iterable[tuple[str, Path | str]], *, retry_failed: bool = False) -> ResumePlan:
         """Compare the videos asked for with what is there.
 
         Args:
