@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,9 +20,12 @@ import zarr
 from conftest import MakeClip
 
 from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache.shards import ShardEntry
+from diffvqa.cache.writer import CacheWriter
 from diffvqa.pipeline import datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
+from diffvqa.stages import extraction
 
 CONTENTS = ("0", "20", "40", "60")
 QUALITIES = {"10": 90.0, "30": 60.0, "45": 20.0}
@@ -103,6 +108,31 @@ def test_bad_videos_are_listed_with_reasons_and_the_rest_is_done(
     assert run("extract", "set", trained, settings_file, "--strict") == 1
 
 
+def test_the_model_goes_on_while_a_video_is_written(
+    trained: Path, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, extract_decoded, computed = CacheWriter.add, extraction.extract_decoded, threading.Semaphore(0)
+
+    def compute(*arguments: Any) -> Any:
+        computed.release()
+        return extract_decoded(*arguments)
+
+    def write_after_the_next_is_computed(self: CacheWriter, entry: ShardEntry) -> None:
+        if not written:
+            assert computed.acquire(timeout=60)
+            assert computed.acquire(timeout=60), "the second video waits until the first is written"
+        written.append(entry.row.video_id)
+        add(self, entry)
+
+    written: list[str] = []
+    monkeypatch.setattr(extraction, "extract_decoded", compute)
+    monkeypatch.setattr(CacheWriter, "add", write_after_the_next_is_computed)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/manifest.csv").write_bytes((trained / "set/manifest.csv").read_bytes())
+    assert run("extract", "set", tmp_path, settings_file) == 0
+    assert digests(tmp_path) == digests(trained)
+
+
 def test_extracting_twice_does_the_work_once(trained: Path, settings_file: Path) -> None:
     shards = trained / "set/features/shards"
     before = {path: path.stat().st_mtime_ns for path in shards.rglob("*")}
@@ -131,6 +161,7 @@ from diffvqa.cache import shards
 from diffvqa.pipeline import datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
+from diffvqa.stages import extraction
 publish = shards.publish_mark
 def publish_one_then_die(*arguments):
     publish(*arguments)
