@@ -70,7 +70,7 @@ sweep: $(STAMP)  ## search the training recipe: DATASET=
 score: $(STAMP)  ## score videos: VIDEOS=path [MODEL=data set] [CSV=runs/scores.csv]
 	$(DIFFVQA) score '$(VIDEOS)' --csv '$(CSV)' $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
-export: $(STAMP)  ## export its features to one file: DATASET= [FORMAT=h5 OUT=file]
+export: $(STAMP)  ## export its features: DATASET= [FORMAT=h5|npz|parquet OUT=path]
 	$(DIFFVQA) export $(DATASET) --format $(FORMAT) $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 nano: $(STAMP)  ## make a small diffusion model: PHOTOS=folder OUT=folder
