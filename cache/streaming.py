@@ -6,11 +6,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 
-from diffvqa.cache.catalogue import Location
 from diffvqa.cache.errors import MemoryLimitError
 from diffvqa.cache.layout import video_length
 from diffvqa.cache.loaded import LoadedVideo, chosen_specs, load_video
@@ -37,7 +36,7 @@ class Part:
         if not 0 <= self.index < self.count:
             raise ValueError(f"part {self.index} of {self.count} does not exist")
 
-    def of(self, items: Sequence[Location]) -> Sequence[Location]:
+    def of(self, items: Sequence[str]) -> Sequence[str]:
         """Return this part of ``items``."""
         return items[len(items) * self.index // self.count : len(items) * (self.index + 1) // self.count]
 
@@ -107,23 +106,24 @@ class FeatureStream:
         if self._seed is None:
             return self._read(self._in_order(), self._most_waiting)
         order = np.random.default_rng((self._seed, number)).permutation(len(self._shards))
-        videos = self._part.of([video for index in order for video in self._shards[index]])
+        ids = self._part.of([video_id for index in order for video_id in self._shards[index]])
         ahead = max(1, int(_SHARE_READ_AHEAD * self._most_waiting))
         generator = np.random.default_rng((self._seed, number, self._part.index))
-        return _shuffled(self._read(videos, ahead), self._most_waiting - ahead, generator)
+        return _shuffled(self._read(ids, ahead), self._most_waiting - ahead, generator)
 
-    def _in_order(self) -> Sequence[Location]:
-        return self._part.of([video for shard in self._shards for video in shard])
+    def _in_order(self) -> Sequence[str]:
+        return self._part.of([video_id for shard in self._shards for video_id in shard])
 
-    def _read(self, videos: Sequence[Location], ahead: int) -> Iterator[LoadedVideo]:
+    def _read(self, ids: Sequence[str], ahead: int) -> Iterator[LoadedVideo]:
         """Yield videos in order, up to ``ahead`` of them read or being read before they are asked for."""
         pending: deque[Future[LoadedVideo]] = deque()
-        following = iter(videos)
+        following = iter(ids)
         with ThreadPoolExecutor(min(self._threads, ahead), "diffvqa-stream") as readers:
             try:
                 while True:
-                    for video in islice(following, ahead - len(pending)):
-                        pending.append(readers.submit(load_video, self._cache, video, self._names))
+                    for video_id in islice(following, ahead - len(pending)):
+                        location = self._cache.locate(video_id)
+                        pending.append(readers.submit(load_video, self._cache, location, self._names))
                     if not pending:
                         return
                     yield pending.popleft().result()
@@ -137,15 +137,18 @@ def in_disk_order(cache: FeatureCache, ids: Iterable[str]) -> tuple[str, ...]:
     Raises:
         CacheMissingError: A video has no features.
     """
-    return tuple(video.video_id for shard in _by_shard(cache, ids) for video in shard)
+    return tuple(video_id for shard in _by_shard(cache, ids) for video_id in shard)
 
 
-def _by_shard(cache: FeatureCache, ids: Iterable[str]) -> list[list[Location]]:
-    """Return where the videos lie, in the order of the disk, those of a shard together."""
-    shards: dict[str, list[Location]] = {}
-    for location in sorted((cache[video_id].location for video_id in dict.fromkeys(ids)), key=_place):
-        shards.setdefault(location.shard, []).append(location)
-    return list(shards.values())
+def _by_shard(cache: FeatureCache, ids: Iterable[str]) -> list[list[str]]:
+    """Return the ids in the order in which they lie on the disk, those of a shard together."""
+
+    def place(video_id: str) -> tuple[str, int]:
+        location = cache[video_id].location
+        return location.shard, location.slot
+
+    in_order = sorted(dict.fromkeys(ids), key=place)
+    return [list(shard) for _, shard in groupby(in_order, key=lambda video_id: place(video_id)[0])]
 
 
 def _shuffled(videos: Iterator[LoadedVideo], size: int, generator: np.random.Generator) -> Iterator[LoadedVideo]:
@@ -156,7 +159,3 @@ def _shuffled(videos: Iterator[LoadedVideo], size: int, generator: np.random.Gen
         waiting[chosen], waiting[-1] = waiting[-1], waiting[chosen]
         yield waiting.pop()
         waiting.extend(islice(videos, 1))
-
-
-def _place(location: Location) -> tuple[str, int]:
-    return location.shard, location.slot
