@@ -6,6 +6,7 @@ needs comes with the first video.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import queue
@@ -79,6 +80,8 @@ def main() -> None:
         os.ftruncate(_STANDARD_ERROR, 0)
         os.lseek(_STANDARD_ERROR, 0, os.SEEK_SET)
         send(answers, pickle.dumps(_decode_or_fail(source, recipe, decode), protocol=5))
+        # PyAV's files and streams refer to one another, and hold native memory that the collector cannot see.
+        gc.collect()
 
 
 def _receive_until_the_end(requests: IO[bytes], videos: queue.SimpleQueue[bytes]) -> None:

@@ -70,6 +70,7 @@ class PyAVReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._outputs, self._peeked = iter(()), None  # the decoder's frames go with them
         self._container.close()
         self._open.close()
 

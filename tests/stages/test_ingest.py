@@ -317,6 +317,13 @@ def test_8k_frames_that_need_more_memory_than_there_may_be_are_out_of_memory(sou
     assert found(small).reason == ""
 
 
+def test_a_worker_gives_back_the_memory_of_one_video_before_the_next(sound_videos: dict[str, Path]) -> None:
+    recipe = RECIPE.model_copy(update={"decoder": "pyav"})
+    with DecodePool(recipe, workers=1, timeout=60.0, memory=640) as pool:
+        results = list(pool.run(VideoSource(f"8k-{i}", sound_videos["8k"]) for i in range(8)))
+    assert [found(result).reason for result in results] == [""] * 8
+
+
 def with_frames_overwritten(first: int, last: int) -> Callable[[bytearray], None]:
     """Return what makes noise of the coded data of some frames, in decoding order, but for the length of each."""
 
