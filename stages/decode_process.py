@@ -57,6 +57,7 @@ class DecodeProcess:
             return self._failed(source, overdue)
         finally:
             timer.cancel()
+            timer.join()
         if overdue.is_set():  # it answered just when it was given up
             self.stop()
         return answer

@@ -82,6 +82,8 @@ def main() -> None:
         send(answers, pickle.dumps(_decode_or_fail(source, recipe, decode), protocol=5))
         # PyAV's files and streams refer to one another, and hold native memory that the collector cannot see.
         gc.collect()
+        if not gc.get_freeze_count():
+            gc.freeze()  # what the first video had imported stays, and need not be looked through again
 
 
 def _receive_until_the_end(requests: IO[bytes], videos: queue.SimpleQueue[bytes]) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_a_thousand_videos_that_hang_leave_nothing_behind(tmp_path: Path, monkey
     reached = tmp_path / "reached"
     reached.touch()
     process = psutil.Process()
-    files, threads = process.num_fds(), process.num_threads()
+    files, threads = process.num_fds(), threading.active_count()
     for videos, timeout in ((4, 5.0), (996, 0.15)):  # long enough for all to reach the decoder; and for many to be fast
         with DecodePool(RECIPE, workers=10, timeout=timeout, decode=hanging_decoder.decode) as pool:
             results = list(pool.run(VideoSource(f"hang-{i}", reached) for i in range(videos)))
@@ -121,8 +122,8 @@ def test_a_thousand_videos_that_hang_leave_nothing_behind(tmp_path: Path, monkey
         assert {isinstance(result, FailedVideo) and result.reason for result in results} == {FailureReason.TIMEOUT}
         assert reached.stat().st_size >= 4
     assert not processes_left()
-    assert process.num_fds() == files
-    assert process.num_threads() == threads
+    assert process.num_fds() <= files
+    assert threading.active_count() == threads
     assert not list((tmp_path / "temporary").iterdir())
 
 
