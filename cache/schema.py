@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,12 +125,10 @@ class SourceStamp(_Stored):
 
     def with_content(self) -> SourceStamp:
         """Return this stamp with the file's digest, which is empty if the file changed since or cannot be read."""
-        path = Path(self.path)
-        try:
-            with path.open("rb") as file:
+        path, digest = Path(self.path), ""
+        if path.is_file():  # to open a pipe would wait for ever
+            with contextlib.suppress(OSError), path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            digest = ""
         unchanged = SourceStamp.of(path) == self.model_copy(update={"sha256": ""})
         return self.model_copy(update={"sha256": digest if unchanged else ""})
 

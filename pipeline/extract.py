@@ -127,12 +127,20 @@ def _extract_into(
     from diffvqa.cache.schema import SourceStamp
     from diffvqa.pipeline.console import progress
     from diffvqa.stages.decode_pool import DecodePool
+    from diffvqa.stages.decoding import FailedVideo
     from diffvqa.stages.extraction import extract_videos
 
     recipe, runtime = settings.extract, settings.runtime
     # Taken before decoding: a file that changes meanwhile then differs from its stamp, and is done again.
     stamps = {source.video_id: SourceStamp.of(source.path) for source in sources}
     failed: list[VideoRow] = []
+
+    def write(result: ExtractedVideo | FailedVideo) -> None:
+        entry = _entry(result, stamps)
+        writer.add(entry)
+        if entry.arrays is None:
+            failed.append(entry.row)
+
     with (
         progress(description, len(sources)) as report,
         DecodePool(
@@ -140,16 +148,13 @@ def _extract_into(
         ) as pool,
         ThreadPoolExecutor(1, thread_name_prefix="write") as writing,
     ):
-        # Shards are written while the model computes the videos after them.
+        # Files are hashed and shards written while the model computes the videos after them.
         written: deque[Future[None]] = deque()
         for result in extract_videos(sources, backbone.extractor, pool, recipe):
-            entry = _entry(result, stamps)
-            written.append(writing.submit(writer.add, entry))
+            written.append(writing.submit(write, result))
             if len(written) > _WAITING_TO_BE_WRITTEN:
                 written.popleft().result()
-            if entry.arrays is None:
-                failed.append(entry.row)
-            report.advance(failed=entry.arrays is None)
+            report.advance(failed=isinstance(result, FailedVideo))
         for each in written:
             each.result()
     return failed

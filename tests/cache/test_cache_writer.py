@@ -248,3 +248,8 @@ def test_arrays_of_another_shape_under_the_same_fingerprint_are_refused(tmp_path
     asked = header().model_copy(update={"arrays": (wider, *others)})
     with pytest.raises(FingerprintMismatchError, match="holds other arrays: resize/latent is"):
         CacheWriter(tmp_path, asked, shard_videos=1).__enter__()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert SourceStamp.of(tmp_path / "pipe.mp4").with_content().sha256 == ""
