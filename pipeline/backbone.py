@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from diffvqa.pipeline.allocator import keep_freed_memory
 from diffvqa.pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def load_backbone(recipe: ExtractRecipe, runtime: Runtime) -> Backbone:
     from diffvqa.stages.feature_extractor import DiffusionFeatureExtractor
     from diffvqa.stages.model_folder import hash_model_folder, load_model_folder, locate_model_folder
 
+    keep_freed_memory()
     folder = locate_model_folder(recipe.model)
     fingerprint = extraction_fingerprint(recipe, hash_model_folder(folder))
     model = load_model_folder(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from diffvqa.pipeline.allocator import keep_freed_memory
 from diffvqa.pipeline.backbone import choose_device
 from diffvqa.pipeline.config import Runtime
 from diffvqa.stages.training import TrainingSetup
@@ -25,6 +26,7 @@ def training_setup(
     Raises:
         ConfigError: The device is not there.
     """
+    keep_freed_memory()
     return TrainingSetup(
         device=choose_device(runtime.device),
         memory_limit=feature_memory(runtime),

@@ -226,13 +226,14 @@ def _stacked(views: Sequence[Sequence[BranchInput]], frames: int) -> list[Tensor
     first = views[0][0]
     stacked = []
     for number, example in enumerate(first.parts()):
-        target = example.new_empty((len(views), len(views[0]), frames, *example.shape[1:]))
+        # By NumPy, in this thread alone: torch's copies would wake threads that the training step needs.
+        target = np.empty((len(views), len(views[0]), frames, *example.shape[1:]), example.numpy().dtype)
         for row, crops in zip(target, views, strict=True):
             for place, crop in zip(row, crops, strict=True):
-                part = crop.parts()[number]
+                part = crop.parts()[number].numpy()
                 place[: len(part)] = part
                 place[len(part) :] = 0
-        stacked.append(target)
+        stacked.append(torch.from_numpy(target))
     return stacked
 
 
