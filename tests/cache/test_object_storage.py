@@ -13,6 +13,7 @@ from pathlib import Path
 
 import boto3
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import s3fs
 import zarr
@@ -30,6 +31,7 @@ from diffvqa.cache.errors import (
 from diffvqa.cache.export import FeatureExport, Labels
 from diffvqa.cache.export_h5 import export_h5
 from diffvqa.cache.export_npz import export_npz
+from diffvqa.cache.export_parquet import export_parquet
 from diffvqa.cache.import_h5 import Imported, import_h5
 from diffvqa.cache.merge import merge
 from diffvqa.cache.reader import FeatureCache
@@ -250,3 +252,7 @@ def test_streaming_exporting_and_importing(url: str, tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_bytes(folder.read("x.h5"))
     assert import_h5(tmp_path / "x.h5", f"{place}/again") == Imported(videos=9, failures=1, present=0)
     assert digests(f"{place}/again") == digests(url)
+    export_parquet(everything, f"{place}/x.parquet")
+    (tmp_path / "x.parquet").write_bytes(folder.read("x.parquet"))
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert sorted(table["video_id"].to_pylist()) == sorted(cache.ids())
