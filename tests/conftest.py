@@ -33,6 +33,21 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
     logger.setLevel(level)
 
 
+@pytest.fixture
+def processes_left() -> Callable[[], set[int]]:
+    """What to ask for the ids of the child processes that were not there when the test began.
+
+    Other tests leave some: multiprocessing starts a tracker that lives as long as the process that it serves.
+    """
+    import psutil
+
+    def children() -> set[int]:
+        return {child.pid for child in psutil.Process().children(recursive=True)}
+
+    before = children()
+    return lambda: children() - before
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Tiny tensors: more threads would only wait for one another."""

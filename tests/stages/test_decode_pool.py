@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hanging_decoder
@@ -33,11 +33,7 @@ def misbehaving(*, timeout: float, workers: int = 2, memory: int | None = None) 
     return DecodePool(RECIPE, workers=workers, timeout=timeout, memory=memory, decode=misbehaving_decoders.decode)
 
 
-def processes_left() -> list[int]:
-    return [child.pid for child in psutil.Process().children(recursive=True)]
-
-
-def test_every_way_to_fail_becomes_a_reason_and_the_order_stays() -> None:
+def test_every_way_to_fail_becomes_a_reason_and_the_order_stays(processes_left: Callable[[], set[int]]) -> None:
     names = ["fine-1", "segfault", "fine-2", "exit", "memory", "bug", "unreadable", "hang", "print", "fine-3", "fine-4"]
     with misbehaving(timeout=5.0) as pool:
         results = list(pool.run(VideoSource(name, Path(name)) for name in names))
@@ -99,7 +95,7 @@ def test_decoding_goes_on_while_the_videos_before_are_computed_and_written(tmp_p
     assert len(list(tmp_path.iterdir())) == 20
 
 
-def test_leaving_early_kills_a_worker_that_hangs() -> None:
+def test_leaving_early_kills_a_worker_that_hangs(processes_left: Callable[[], set[int]]) -> None:
     begun = time.monotonic()
     with misbehaving(timeout=600.0) as pool:
         results = pool.run(VideoSource(name, Path(name)) for name in ("fine", "hang-1", "hang-2", "hang-3"))
@@ -108,7 +104,9 @@ def test_leaving_early_kills_a_worker_that_hangs() -> None:
     assert not processes_left()
 
 
-def test_a_thousand_videos_that_hang_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_videos_that_hang_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes_left: Callable[[], set[int]]
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     reached = tmp_path / "reached"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,9 @@ def mutants(make_clip: MakeClip, tmp_path: Path) -> Iterator[list[VideoSource]]:
         source.path.unlink()
 
 
-def test_two_thousand_mutated_videos_have_documented_outcomes_alone(mutants: list[VideoSource]) -> None:
+def test_two_thousand_mutated_videos_have_documented_outcomes_alone(
+    mutants: list[VideoSource], processes_left: Callable[[], set[int]]
+) -> None:
     # The whole frame is the view, so that no two different frames look alike.
     recipe = ExtractRecipe(frames=4, view_size=64, crops=1, good_frames=0.25)
     files = psutil.Process().num_fds()
@@ -93,4 +95,4 @@ def test_two_thousand_mutated_videos_have_documented_outcomes_alone(mutants: lis
         for first, second in itertools.combinations(video.resize, 2):
             assert not np.array_equal(first, second), video.source.video_id
     assert psutil.Process().num_fds() == files
-    assert not psutil.Process().children(recursive=True)
+    assert not processes_left()
