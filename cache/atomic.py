@@ -103,12 +103,10 @@ def reporting_output_errors(path: Path) -> Iterator[None]:
 
 def synchronise_tree(folder: Path) -> None:
     """Bring ``folder`` and all that is in it to the disk."""
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            synchronise_folder(path)
-        else:
-            _synchronise(path, os.O_RDWR)
-    synchronise_folder(folder)
+    for parent, _, files in os.walk(folder, topdown=False):  # rglob would remember every path
+        for name in files:
+            _synchronise(Path(parent, name), os.O_RDWR)
+        synchronise_folder(Path(parent))
 
 
 def synchronise_folder(folder: Path) -> None:

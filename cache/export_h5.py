@@ -12,6 +12,8 @@ from diffvqa.cache.export import Exported, FeatureExport, Progress, no_progress,
 from diffvqa.cache.schema import ArraySpec, VideoRow
 
 H5_FORMAT = 1
+_METADATA_HELD = 2**20
+_TEXTS_AT_ONCE = 512
 
 
 def export_h5(export: FeatureExport, out: Path | str, on_progress: Progress = no_progress) -> Exported:
@@ -38,6 +40,7 @@ def export_h5(export: FeatureExport, out: Path | str, on_progress: Progress = no
     with output_file(out) as unfinished:
         # Every chunk is written whole: a cache of chunks would only take memory.
         with h5py.File(unfinished, "w", libver=("v110", "v110"), rdcc_nbytes=0) as file:
+            _bound_metadata(file)
             file.attrs["format"] = H5_FORMAT
             file.attrs["cache"] = export.header.model_dump_json()
             file.attrs["provenance"] = json.dumps(export.provenance)
@@ -46,13 +49,24 @@ def export_h5(export: FeatureExport, out: Path | str, on_progress: Progress = no
     return Exported(len(export.ids), size)
 
 
+def _bound_metadata(file: h5py.File) -> None:
+    """Keep little of the file's own index in memory: by default it may grow to 32 MiB."""
+    config = file.id.get_mdc_config()
+    config.set_initial_size = True
+    config.min_size = config.initial_size = config.max_size = _METADATA_HELD
+    file.id.set_mdc_config(config)
+
+
 def _fill(file: h5py.File, export: FeatureExport, on_progress: Progress) -> None:
     ids, labels = export.ids, export.labels
-    frames = [export.cache.locate(video_id).frames for video_id in ids]
-    offsets = np.concatenate([[0], np.cumsum(frames)]).astype(np.int64)
-    for name, values in (("video_id", ids), ("group", [labels.group(video_id) for video_id in ids])):
-        file.create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
-    file["score"] = np.array([labels.score(video_id) for video_id in ids], np.float64)
+    offsets = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum([export.cache.locate(video_id).frames for video_id in ids], out=offsets[1:])
+    for name, text_of in (("video_id", str), ("group", labels.group)):
+        file.create_dataset(name, len(ids), h5py.string_dtype())
+        for first in range(0, len(ids), _TEXTS_AT_ONCE):
+            piece = [text_of(video_id) for video_id in ids[first : first + _TEXTS_AT_ONCE]]
+            file[name][first : first + len(piece)] = np.array(piece, dtype=object)
+    file["score"] = np.fromiter((labels.score(video_id) for video_id in ids), np.float64, len(ids))
     file["score"].attrs["label"] = labels.description
     file["frame_offset"] = offsets
     file.create_dataset("timestamp", int(offsets[-1]), np.float64)

@@ -51,8 +51,9 @@ def export_npz(export: FeatureExport, out: Path | str, on_progress: Progress = n
             size += len(content)
             score, group = export.labels.scores[row.video_id], export.labels.group(row.video_id)
             lines.writerow([row.video_id, name, "" if score is None else repr(score), group, row.extents["frame"]])
-        folder.write(INDEX_FILE, index.getvalue().encode())
-    return Exported(len(export.ids), size + len(index.getvalue().encode()))
+        table = index.getvalue().encode()
+        folder.write(INDEX_FILE, table)
+    return Exported(len(export.ids), size + len(table))
 
 
 def _content(export: FeatureExport, row: VideoRow, video: LoadedVideo) -> bytes:
