@@ -172,7 +172,7 @@ def resume(root: Path) -> Took:
     begun = time.perf_counter(), time.process_time()
     manifest = read_manifest(root)
     with CacheWriter(root / "cache", header(), shard_videos=SHARD_VIDEOS) as writer:
-        plan = writer.plan((row.video_id, row.path) for row in manifest.rows)
+        plan = writer.plan((row.video_id, row.location) for row in manifest.rows)
         took = Took(time.perf_counter() - begun[0], time.process_time() - begun[1])
     if plan.pending != (manifest.rows[-1].video_id,):
         raise RuntimeError(f"pending are {plan.pending}")
