@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import typer
 
-from diffvqa.pipeline.json_values import without_nan
 from diffvqa.pipeline.tables import PlainTable
+from diffvqa.stages.json_values import without_nan
 
 if TYPE_CHECKING:
     from diffvqa.pipeline.config import Settings

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffvqa.cache.fingerprint import Fingerprint
 from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache.streaming import in_disk_order
 from diffvqa.pipeline.errors import ConfigError
 from diffvqa.pipeline.manifest import Label, Manifest, read_manifest
 from diffvqa.pipeline.runs import DatasetRun
@@ -128,9 +129,14 @@ class LabelledSets:
 
     def identity(self, recipe: TrainRecipe, splits: Sequence[Split], **more: object) -> str:
         """Return a digest of all that a training on these sets depends on."""
-        digests = [
-            sorted(each.features[sample.video_id].row.digests.items()) for each in self.sets for sample in each.samples
-        ]
+        # In the order of the disk: a row is read with all the others of its shard.
+        digests = {
+            each.name: {
+                video_id: each.features[video_id].row.digests
+                for video_id in in_disk_order(each.features, [sample.video_id for sample in each.samples])
+            }
+            for each in self.sets
+        }
         content = {
             "recipe": recipe.model_dump(),
             "fingerprint": self.extract["fingerprint_digest"],

@@ -27,7 +27,7 @@ def metrics_json(metrics: Metrics, intervals: dict[str, Interval] | None = None)
         metrics: An undefined figure becomes null, and ``reason`` says why.
         intervals: By figure; they go under ``intervals``, each as [low, high].
     """
-    from diffvqa.pipeline.json_values import without_nan
+    from diffvqa.stages.json_values import without_nan
 
     content: dict[str, Any] = asdict(metrics)
     if intervals is not None:

@@ -226,7 +226,7 @@ class _Fit:
         scaler = self.accelerator.scaler
         numbers = {
             "averaged": 0 if self.averaged is None else self.averaged.steps,
-            "schedule": _json_of(self.schedule.state_dict()),
+            "schedule": self.schedule.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
         }
         return FitState(tensors, numbers, self.best_epoch, self.curve)
@@ -352,8 +352,3 @@ def _parameter_groups(regressor: nn.Module, weight_decay: float) -> list[dict[st
 def _mean_of(values: Sequence[float]) -> float:
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else math.nan
-
-
-def _json_of(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schedule's counters; its functions are made anew."""
-    return {name: value for name, value in state.items() if name != "lr_lambdas"} | {"lr_lambdas": [None, None]}

@@ -19,7 +19,7 @@ from diffvqa.cache.atomic import reporting_output_errors
 from diffvqa.cache.errors import OutputError
 from diffvqa.stages.calibration import Calibration
 from diffvqa.stages.errors import RegressorFolderError
-from diffvqa.stages.metrics import Metrics
+from diffvqa.stages.json_values import without_nan
 from diffvqa.stages.prediction import CalibratedRegressor
 from diffvqa.stages.regressor import Regressor
 from diffvqa.stages.software import installed_versions
@@ -191,9 +191,12 @@ def _write(
     metrics = {
         name: {
             "label": dict(labels[name]),
-            "median": _finite(result.median(name)),
+            "median": without_nan(asdict(result.median(name))),
             "splits": [
-                {"test": _finite(trained.test[name]), "validation": _finite(trained.validation[name])}
+                {
+                    "test": without_nan(asdict(trained.test[name])),
+                    "validation": without_nan(asdict(trained.validation[name])),
+                }
                 for trained in result.splits
             ],
         }
@@ -243,14 +246,6 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-
-
-def _finite(metrics: Metrics) -> dict[str, float | int | str | None]:
-    """Return the metrics as JSON, which knows no NaN."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in asdict(metrics).items()
-    }
 
 
 def _replace(folder: Path, finished: Path) -> None:

@@ -34,9 +34,11 @@ class VideoStore(Mapping[str, LoadedVideo]):
         self._kept: dict[str, LoadedVideo] = {}
         if not self._ids:
             return
-        expected = self._read(next(iter(self._ids))).size * len(self._ids)
+        first, *others = self._ids
+        video = self._read(first)
+        expected = video.size * len(self._ids)
         if expected <= memory_limit:
-            self._kept = {video_id: self._read(video_id) for video_id in self._ids}
+            self._kept = {first: video} | {video_id: self._read(video_id) for video_id in others}
         else:
             logger.info(
                 "the features, about %.1f GB, exceed the limit of %.1f GB and are read as they are used",
