@@ -39,9 +39,9 @@ def load_backbone(recipe: ExtractRecipe, runtime: Runtime) -> Backbone:
         ModelFolderError: There is no such model, or it cannot be loaded.
         ConfigError: The view size does not fit the model, or the device is not there.
     """
+    from diffvqa.stages.diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
     from diffvqa.stages.extraction import extraction_fingerprint
     from diffvqa.stages.feature_extractor import DiffusionFeatureExtractor
-    from diffvqa.stages.model_folder import hash_model_folder, load_model_folder, locate_model_folder
 
     keep_freed_memory()
     folder = locate_model_folder(recipe.model)

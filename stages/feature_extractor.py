@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffvqa.stages.autoencoder import to_model_range
+from diffvqa.stages.diffusion.autoencoder import to_model_range
+from diffvqa.stages.diffusion.model import DiffusionModel
 from diffvqa.stages.extract_recipe import PURE_NOISE_TIMESTEP, ExtractRecipe
-from diffvqa.stages.model_folder import DiffusionModel
 
 
 @dataclass(frozen=True)

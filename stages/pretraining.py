@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from diffvqa.stages.autoencoder import PixelUnshuffleAutoencoder, to_model_range
-from diffvqa.stages.controller import Controller
+from diffvqa.stages.diffusion.autoencoder import PixelUnshuffleAutoencoder, to_model_range
+from diffvqa.stages.diffusion.controller import Controller
+from diffvqa.stages.diffusion.model import DiffusionModel
 from diffvqa.stages.errors import TrainingDataError
-from diffvqa.stages.model_folder import DiffusionModel
 
 logger = logging.getLogger(__name__)
 

@@ -57,7 +57,7 @@ def test_the_installed_wheel_runs_and_finds_its_model(wheel: Path, tmp_path: Pat
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     program = (
-        "from diffvqa.stages import model_folder; from diffvqa.pipeline.cli import main;"
+        "from diffvqa.stages.diffusion import model_folder; from diffvqa.pipeline.cli import main;"
         "folder = model_folder.locate_model_folder('nano'); model_folder.load_model_folder(folder); print(folder)"
     )
     # The editable installation's hooks stay out (-S); its dependencies stay in.

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from diffvqa.stages.autoencoder import PixelUnshuffleAutoencoder, to_model_range
-from diffvqa.stages.controller import Controller
+from diffvqa.stages.diffusion.autoencoder import PixelUnshuffleAutoencoder, to_model_range
+from diffvqa.stages.diffusion.controller import Controller
+from diffvqa.stages.diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
 from diffvqa.stages.errors import ModelFolderError
-from diffvqa.stages.model_folder import hash_model_folder, load_model_folder, locate_model_folder
 from diffvqa.stages.pretraining import build_nano
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from conftest import MakeClip
 
-from diffvqa.stages.autoencoder import to_model_range
 from diffvqa.stages.decode_pool import DecodePool
 from diffvqa.stages.decoding import FailedVideo, VideoSource, decode_video
+from diffvqa.stages.diffusion.autoencoder import to_model_range
+from diffvqa.stages.diffusion.model_folder import load_model_folder
 from diffvqa.stages.extract_recipe import ExtractRecipe
 from diffvqa.stages.extraction import array_specs, extract_decoded, extract_videos, extraction_fingerprint
 from diffvqa.stages.failures import FailureReason
 from diffvqa.stages.feature_extractor import DiffusionFeatureExtractor, denoising_timesteps
-from diffvqa.stages.model_folder import load_model_folder
 
 RECIPE = ExtractRecipe(frames=2, view_size=32, crops=2, grid=4)
 CPU = torch.device("cpu")

@@ -1,0 +1,1 @@
+"""The adapted diffusion model: its networks, its Controller and the folder they lie in."""
