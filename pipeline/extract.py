@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,7 @@ import typer
 from diffvqa.pipeline import options
 
 if TYPE_CHECKING:
-    from diffvqa.cache.schema import CacheHeader, SourceStamp, VideoRow
-    from diffvqa.cache.shards import ShardEntry
+    from diffvqa.cache.schema import VideoRow
     from diffvqa.cache.writer import CacheWriter, ResumePlan
     from diffvqa.pipeline.backbone import Backbone
     from diffvqa.pipeline.config import Settings
@@ -75,6 +74,7 @@ def extract(
     """
     from diffvqa.cache.writer import CacheWriter
     from diffvqa.pipeline.backbone import load_backbone
+    from diffvqa.pipeline.cache_rows import cache_header
     from diffvqa.pipeline.manifest import read_manifest
     from diffvqa.pipeline.runs import DatasetRun
     from diffvqa.stages.decoding import VideoSource
@@ -86,7 +86,7 @@ def extract(
     files = {row.video_id: row.location for row in manifest.rows}
     location, runtime = cache or run.features, settings.runtime
     backbone = load_backbone(settings.extract, runtime)
-    header = _header(settings, backbone)
+    header = cache_header(settings.extract, backbone)
     with CacheWriter(location, header, shard_videos=runtime.shard_videos, overwrite=overwrite) as writer:
         plan = writer.plan(files.items(), retry_failed=retry_failed)
         _report(plan, str(location))
@@ -125,6 +125,7 @@ def _extract_into(
 ) -> list[VideoRow]:
     """Extract the videos, hand each to the writer, and return the rows of those that failed."""
     from diffvqa.cache.schema import SourceStamp
+    from diffvqa.pipeline.cache_rows import shard_entry
     from diffvqa.pipeline.console import progress
     from diffvqa.stages.decode_pool import DecodePool
     from diffvqa.stages.decoding import FailedVideo
@@ -136,7 +137,7 @@ def _extract_into(
     failed: list[VideoRow] = []
 
     def write(result: ExtractedVideo | FailedVideo) -> None:
-        entry = _entry(result, stamps)
+        entry = shard_entry(result, stamps)
         writer.add(entry)
         if entry.arrays is None:
             failed.append(entry.row)
@@ -158,57 +159,6 @@ def _extract_into(
         for each in written:
             each.result()
     return failed
-
-
-def _header(settings: Settings, backbone: Backbone) -> CacheHeader:
-    from datetime import UTC, datetime
-
-    from diffvqa.cache.schema import SCHEMA_VERSION, CacheHeader
-    from diffvqa.pipeline.backbone import software_versions
-    from diffvqa.stages.extraction import array_specs
-
-    return CacheHeader(
-        schema_version=SCHEMA_VERSION,
-        fingerprint=dict(backbone.fingerprint.fields),
-        fingerprint_digest=backbone.fingerprint.digest,
-        recipe=settings.extract.model_dump(),
-        arrays=array_specs(settings.extract, backbone.extractor),
-        software=software_versions(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _entry(result: ExtractedVideo | FailedVideo, stamps: Mapping[str, SourceStamp]) -> ShardEntry:
-    from diffvqa.cache.schema import VideoRow
-    from diffvqa.cache.shards import ShardEntry
-    from diffvqa.stages.decoding import FailedVideo
-
-    if isinstance(result, FailedVideo):
-        row = VideoRow(
-            video_id=result.source.video_id,
-            status="failed",
-            reason=result.reason,
-            detail=result.detail,
-            source=stamps[result.source.video_id].with_content(),
-        )
-        return ShardEntry(row, None)
-    decoded = result.decoded
-    row = VideoRow(
-        video_id=decoded.source.video_id,
-        status="ok",
-        source=stamps[decoded.source.video_id].with_content(),
-        frame_indices=tuple(decoded.frame_indices.tolist()),
-        timestamps=tuple(decoded.timestamps.tolist()),
-        crop_positions=tuple((int(top), int(left)) for top, left in decoded.crop_positions),
-        width=decoded.width,
-        height=decoded.height,
-        decoder=decoded.decoder,
-        substitutions=decoded.substitutions,
-        frame_rate=decoded.frame_rate,
-        duration=decoded.duration,
-        note=decoded.note,
-    )
-    return ShardEntry(row, result.arrays)
 
 
 def command(
