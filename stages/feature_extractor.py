@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffvqa.stages.diffusion.autoencoder import to_model_range
+from diffvqa.stages.diffusion.denoising import denoise, denoising_timesteps, noise_generators
 from diffvqa.stages.diffusion.model import DiffusionModel
-from diffvqa.stages.extract_recipe import PURE_NOISE_TIMESTEP, ExtractRecipe
+from diffvqa.stages.extract_recipe import ExtractRecipe
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,16 @@ class DiffusionFeatureExtractor:
     def _extract(self, views: NDArray[np.uint8], seeds: Sequence[int]) -> ViewFeatures:
         frames = to_model_range(torch.from_numpy(views).to(self._device).permute(0, 3, 1, 2))
         z_0 = self._model.autoencoder.encode(frames)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with _captured_outputs(self._model.unet.up_blocks) as maps:
-            reconstructed = self._denoise(z_0, generators)
-            multiscale = self._on_grid(maps)
-        return ViewFeatures(_to_half(reconstructed), _to_half(multiscale))
+        timesteps = denoising_timesteps(self._recipe.steps, self._recipe.start_timestep)
+        maps: list[Tensor] = []
+        reconstructed = denoise(
+            self._model,
+            z_0,
+            timesteps,
+            noise_generators(seeds),
+            around_last_call=_captured_outputs(self._model.unet.up_blocks, into=maps),
+        )
+        return ViewFeatures(_to_half(reconstructed), _to_half(self._on_grid(maps)))
 
     def _on_grid(self, maps: list[Tensor]) -> Tensor:
         means = [F.adaptive_avg_pool2d(level, self._recipe.grid) for level in maps]
@@ -96,47 +102,13 @@ class DiffusionFeatureExtractor:
         ]
         return torch.cat([*means, *deviations], dim=1)
 
-    def _denoise(self, z_0: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """Return the reconstruction of z_0 by DDPM steps from the start timestep down to 0."""
-        scheduler = self._model.scheduler
-        timesteps = denoising_timesteps(self._recipe)
-        scheduler.set_timesteps(timesteps=timesteps, device=self._device)
-        noise = torch.stack([torch.randn(z_0.shape[1:], generator=generator) for generator in generators])
-        z_t = noise.to(self._device)
-        if timesteps[0] != PURE_NOISE_TIMESTEP:
-            z_t = scheduler.add_noise(z_0, z_t, torch.tensor([timesteps[0]], device=self._device))
-        for timestep in timesteps:
-            t = torch.full((len(z_0),), timestep, device=self._device)
-            predicted = self._model.predict_noise(z_t, t, z_0)
-            z_t = scheduler.step(predicted, timestep, z_t, generator=generators).prev_sample
-        return z_t
-
-
-def denoising_timesteps(recipe: ExtractRecipe) -> list[int]:
-    """Return the timesteps of a recipe, descending: ``steps`` of them from ``start_timestep``, evenly spaced, to 0.
-
-    One step alone is taken at the start. ``steps=50, start_timestep=999`` is the paper's trajectory.
-    """
-    if recipe.steps == 1:
-        return [recipe.start_timestep]
-    spaced = np.linspace(recipe.start_timestep, 0, recipe.steps).round().astype(int)
-    return list(dict.fromkeys(spaced.tolist()))
-
 
 @contextmanager
-def _captured_outputs(blocks: nn.ModuleList) -> Iterator[list[Tensor]]:
-    """Collect what each block returned last; with several denoising steps, that is the final one."""
-    outputs: list[Tensor] = [torch.empty(0)] * len(blocks)
-
-    def keep(index: int) -> object:
-        def hook(_: nn.Module, __: object, output: Tensor) -> None:
-            outputs[index] = output
-
-        return hook
-
-    handles = [block.register_forward_hook(keep(index)) for index, block in enumerate(blocks)]  # type: ignore[arg-type]
+def _captured_outputs(blocks: nn.ModuleList, *, into: list[Tensor]) -> Iterator[None]:
+    """Collect what each block returns, in their order, which is that of their calls."""
+    handles = [block.register_forward_hook(lambda _, __, output: into.append(output)) for block in blocks]
     try:
-        yield outputs
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -14,7 +14,7 @@ from diffvqa.stages.diffusion.model_folder import load_model_folder
 from diffvqa.stages.extract_recipe import ExtractRecipe
 from diffvqa.stages.extraction import array_specs, extract_decoded, extract_videos, extraction_fingerprint
 from diffvqa.stages.failures import FailureReason
-from diffvqa.stages.feature_extractor import DiffusionFeatureExtractor, denoising_timesteps
+from diffvqa.stages.feature_extractor import DiffusionFeatureExtractor
 
 RECIPE = ExtractRecipe(frames=2, view_size=32, crops=2, grid=4)
 CPU = torch.device("cpu")
@@ -65,15 +65,6 @@ def test_batch_size_and_neighbours_change_nothing_beyond_rounding(tiny_model: Pa
     np.testing.assert_allclose(together.multiscale, one_by_one.multiscale, rtol=2e-3, atol=2e-3)
     other_noise = extractor(tiny_model, recipe)(views, [seed + 100 for seed in seeds])
     assert np.abs(together.latent - other_noise.latent).max() > 0.1
-
-
-def test_timesteps_run_from_the_start_down_to_zero() -> None:
-    paper = denoising_timesteps(ExtractRecipe(steps=50, start_timestep=999))
-    assert len(paper) == 50
-    assert (paper[0], paper[-1]) == (999, 0)
-    assert paper == np.linspace(999, 0, 50).round().astype(int).tolist()
-    assert denoising_timesteps(ExtractRecipe(steps=1, start_timestep=20)) == [20]
-    assert denoising_timesteps(ExtractRecipe(steps=10, start_timestep=3)) == [3, 2, 1, 0]
 
 
 def test_a_real_clip_gives_what_the_specification_says(tiny_model: Path, make_clip: MakeClip, tmp_path: Path) -> None:
