@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from diffusers.utils.constants import SAFETENSORS_WEIGHTS_NAME
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffvqa.stages.diffusion.autoencoder import PixelUnshuffleAutoencoder
+from diffvqa.stages.diffusion.autoencoder import Autoencoder, PixelUnshuffleAutoencoder, StableDiffusionAutoencoder
 from diffvqa.stages.diffusion.controller import Controller
-
-NULL_PROMPT_FILE = "null_prompt.safetensors"
+from diffvqa.stages.diffusion.null_prompt import NULL_PROMPT_FILE, write_null_prompt
+from diffvqa.stages.diffusion.weights import write_network
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class DiffusionModel:
 
     unet: UNet2DConditionModel
     controller: Controller
-    autoencoder: PixelUnshuffleAutoencoder
+    autoencoder: Autoencoder
     scheduler: DDPMScheduler
     null_prompt: Tensor
 
@@ -69,7 +67,8 @@ class DiffusionModel:
         """Return the model with every tensor on ``device``; the networks are moved in place."""
         self.unet.to(device)
         self.controller.to(device)
-        return DiffusionModel(self.unet, self.controller, self.autoencoder, self.scheduler, self.null_prompt.to(device))
+        self.autoencoder.to(device)
+        return replace(self, null_prompt=self.null_prompt.to(device))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write the model as a folder that :func:`load_model_folder` reads.
@@ -77,13 +76,16 @@ class DiffusionModel:
         Args:
             folder: Where to; made if absent.
             half: Store the weights as float16, half the size.
+
+        Raises:
+            OutputError: The folder cannot be written to.
         """
-        for network, name in ((self.unet, "unet"), (self.controller, "controller")):
-            network.save_pretrained(folder / name)
-            if half:
-                weights = folder / name / SAFETENSORS_WEIGHTS_NAME
-                halved = {key: tensor.half() for key, tensor in load_file(weights).items()}
-                save_file(halved, weights, metadata={"format": "pt"})
-        self.autoencoder.save_config(folder / "vae")
+        write_network(self.unet, folder / "unet", half=half)
+        write_network(self.controller, folder / "controller", half=half)
+        match self.autoencoder:
+            case PixelUnshuffleAutoencoder():
+                self.autoencoder.save_config(folder / "vae")
+            case StableDiffusionAutoencoder():
+                write_network(self.autoencoder.network, folder / "vae", half=half)
         self.scheduler.save_pretrained(folder / "scheduler")
-        save_file({"null_prompt": self.null_prompt.cpu().contiguous()}, folder / NULL_PROMPT_FILE)
+        write_null_prompt(self.null_prompt, folder / NULL_PROMPT_FILE)

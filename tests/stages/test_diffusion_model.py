@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -102,19 +101,7 @@ def test_a_missing_part_is_named(tiny_model: Path, tmp_path: Path, part: str) ->
 def test_missing_weights_are_an_error_and_not_random_ones(tiny_model: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
     (copy / "controller/diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(ModelFolderError, match="weights cannot be loaded"):
-        load_model_folder(copy)
-
-
-def test_other_kinds_of_model_are_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(tiny_model, tmp_path / "velocity")
-    path = copy / "scheduler/scheduler_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
-    with pytest.raises(ModelFolderError, match="v_prediction"):
-        load_model_folder(copy)
-    copy = shutil.copytree(tiny_model, tmp_path / "kl")
-    (copy / "vae/config.json").write_text('{"_class_name": "AutoencoderKL"}')
-    with pytest.raises(ModelFolderError, match="AutoencoderKL"):
+    with pytest.raises(ModelFolderError, match=r"controller holds no diffusion_pytorch_model\.safetensors"):
         load_model_folder(copy)
 
 
