@@ -94,7 +94,7 @@ def _create_features(file: h5py.File, spec: ArraySpec, frames: int) -> h5py.Data
     data.attrs["dimensions"] = list(spec.dimensions)
     for name, value in spec.attributes().items():
         if value is not None:
-            data.attrs[name] = value
+            data.attrs[name] = json.dumps(value) if isinstance(value, dict) else value
     return data
 
 

@@ -17,7 +17,7 @@ class Fingerprint:
     """Named values that together decide what the features are.
 
     Attributes:
-        fields: Flat, such as ``{"schema_version": 1, "model_weights": "4be1...", "frames": 8}``.
+        fields: Flat, such as ``{"schema_version": 1, "model.diffusion": "4be1...", "frames": 8}``.
     """
 
     fields: Mapping[str, FingerprintValue]

@@ -42,6 +42,7 @@ class ArraySpec(_Stored):
         unit: Of the values, as UDUNITS write it; ``1`` where they have none.
         value_range: Smallest and largest value there can be; None where any finite number can be.
         description: Content, in words.
+        levels: Name -> (first channel, one past its last), where runs of channels have names; else empty.
     """
 
     name: str
@@ -51,11 +52,15 @@ class ArraySpec(_Stored):
     unit: str
     value_range: tuple[float, float] | None
     description: str
+    levels: dict[str, tuple[int, int]] = {}
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a stored array say of it, beside its dimensions and its type."""
         value_range = None if self.value_range is None else list(self.value_range)
-        return {"description": self.description, "unit": self.unit, "value_range": value_range}
+        said: dict[str, Any] = {"description": self.description, "unit": self.unit, "value_range": value_range}
+        if self.levels:
+            said["levels"] = {name: list(channels) for name, channels in self.levels.items()}
+        return said
 
     def shape_of(self, extents: Mapping[str, int]) -> tuple[int, ...]:
         """Return the shape of the array of a video with these many frames and crops."""

@@ -1,4 +1,4 @@
-"""The diffusion model an extraction runs, loaded as the settings say."""
+"""The networks an extraction runs, loaded as the settings say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffvqa.cache.fingerprint import Fingerprint
     from diffvqa.pipeline.config import Runtime
     from diffvqa.stages.extract_recipe import ExtractRecipe
-    from diffvqa.stages.feature_extractor import DiffusionFeatureExtractor
+    from diffvqa.stages.view_extractor import ViewExtractor
 
 _SOFTWARE = ("diffvqa", "torch", "diffusers", "decord", "av", "zarr", "numpy")
 
@@ -24,38 +24,38 @@ class Backbone:
     """A loaded model, ready to extract.
 
     Attributes:
-        extractor: The model on its device.
+        extractor: Its networks on their device, and how views go through them.
         fingerprint: Of the features it makes.
     """
 
-    extractor: DiffusionFeatureExtractor
+    extractor: ViewExtractor
     fingerprint: Fingerprint
 
 
 def load_backbone(recipe: ExtractRecipe, runtime: Runtime) -> Backbone:
-    """Load the recipe's model folder onto the runtime's device.
+    """Load the recipe's model onto the runtime's device.
 
     Raises:
         ModelFolderError: There is no such model, or it cannot be loaded.
-        ConfigError: The view size does not fit the model, or the device is not there.
+        BackboneError: The recipe does not fit the model.
+        ConfigError: The device is not there.
     """
-    from diffvqa.stages.diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
+    from diffvqa.stages.backbones.placement import Placement
+    from diffvqa.stages.backbones.registry import load_backbone as load_networks
     from diffvqa.stages.extraction import extraction_fingerprint
-    from diffvqa.stages.feature_extractor import DiffusionFeatureExtractor
+    from diffvqa.stages.view_extractor import ViewExtractor
 
     keep_freed_memory()
-    folder = locate_model_folder(recipe.model)
-    fingerprint = extraction_fingerprint(recipe, hash_model_folder(folder))
-    model = load_model_folder(folder)
-    if recipe.view_size % model.frame_multiple:
-        raise ConfigError(
-            f"extract.view_size = {recipe.view_size} does not fit the model '{recipe.model}'.",
-            f"Use a multiple of {model.frame_multiple}.",
-        )
-    extractor = DiffusionFeatureExtractor(
-        model, recipe, device=choose_device(runtime.device), batch_size=runtime.batch_size
+    device = choose_device(runtime.device)
+    placement = Placement(device, channels_last=runtime.channels_last, compiled=runtime.compile)
+    networks = load_networks(recipe, placement)
+    extractor = ViewExtractor(
+        networks,
+        device=device,
+        precision=recipe.precision,
+        batch_size=None if runtime.batch_size == "auto" else runtime.batch_size,
     )
-    return Backbone(extractor, fingerprint)
+    return Backbone(extractor, extraction_fingerprint(recipe, networks.fingerprint))
 
 
 def choose_device(name: str) -> torch.device:

@@ -15,7 +15,7 @@ from diffvqa.stages.decoding import FailedVideo
 if TYPE_CHECKING:
     from diffvqa.pipeline.backbone import Backbone
     from diffvqa.stages.extract_recipe import ExtractRecipe
-    from diffvqa.stages.extraction import ExtractedVideo
+    from diffvqa.stages.view_batches import ExtractedVideo
 
 
 def cache_header(recipe: ExtractRecipe, backbone: Backbone, fingerprint: Fingerprint | None = None) -> CacheHeader:
@@ -34,7 +34,7 @@ def cache_header(recipe: ExtractRecipe, backbone: Backbone, fingerprint: Fingerp
         fingerprint=dict(made_by.fields),
         fingerprint_digest=made_by.digest,
         recipe=recipe.model_dump(),
-        arrays=array_specs(recipe, backbone.extractor),
+        arrays=array_specs(recipe, backbone.extractor.backbone),
         software=software_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

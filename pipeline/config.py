@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,7 +30,11 @@ class Runtime(BaseModel):
     runs: Path = Field(Path("runs"), description="folder of all outputs")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="decoding processes")
-    batch_size: int = Field(64, ge=1, description="views per network call in extraction")
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="most views per network call in extraction; auto: what suits device and view size"
+    )
+    channels_last: bool = Field(False, description="lay images out with their channels innermost")
+    compile: bool = Field(False, description="compile the networks of the extraction on their first call")
     shard_videos: int = Field(32, ge=1, description="videos per shard of the cache")
     feature_memory: float = Field(
         default_factory=lambda: _half_of_memory(), gt=0, description="GiB of features that training may keep in memory"

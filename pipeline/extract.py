@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffvqa.pipeline.backbone import Backbone
     from diffvqa.pipeline.config import Settings
     from diffvqa.stages.decoding import FailedVideo, VideoSource
-    from diffvqa.stages.extraction import ExtractedVideo
+    from diffvqa.stages.view_batches import ExtractedVideo
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _extract_into(
     from diffvqa.pipeline.console import progress
     from diffvqa.stages.decode_pool import DecodePool
     from diffvqa.stages.decoding import FailedVideo
-    from diffvqa.stages.extraction import extract_videos
+    from diffvqa.stages.extraction import extract_units, in_units
 
     recipe, runtime = settings.extract, settings.runtime
     # Taken before decoding: a file that changes meanwhile then differs from its stamp, and is done again.
@@ -151,7 +151,8 @@ def _extract_into(
     ):
         # Files are hashed and shards written while the model computes the videos after them.
         written: deque[Future[None]] = deque()
-        for result in extract_videos(sources, backbone.extractor, pool, recipe):
+        units = in_units(sources, runtime.shard_videos)
+        for result in extract_units(units, backbone.extractor, pool, recipe):
             written.append(writing.submit(write, result))
             if len(written) > _WAITING_TO_BE_WRITTEN:
                 written.popleft().result()
@@ -165,7 +166,11 @@ def command(
     name: Annotated[str, typer.Argument(help="A prepared data set.", show_default=False)],
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Model folder, or a shipped one's name (default: nano).", show_default=False),
+        typer.Option(
+            "--model",
+            help="Model folder or a shipped one's name; NAME-random: untrained; A+B: both (default: nano).",
+            show_default=False,
+        ),
     ] = None,
     cache: options.Cache = None,
     frames: Annotated[

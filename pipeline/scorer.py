@@ -15,7 +15,7 @@ from diffvqa.pipeline.runs import trained_models
 from diffvqa.stages.decode_pool import DecodePool
 from diffvqa.stages.decoding import FailedVideo, VideoSource
 from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.extraction import extract_videos
+from diffvqa.stages.extraction import extract_units
 from diffvqa.stages.prediction import predict
 from diffvqa.stages.regressor_folder import MODEL_FILE, load_regressors
 
@@ -78,7 +78,8 @@ class Scorer:
         with DecodePool(
             self.recipe, workers=runtime.workers, timeout=runtime.decode_timeout, memory=runtime.decode_memory
         ) as pool:
-            for result in extract_videos(sources, self._backbone.extractor, pool, self.recipe):
+            units = ([source] for source in sources)  # so that a score depends on no other video, to the last bit
+            for result in extract_units(units, self._backbone.extractor, pool, self.recipe):
                 if isinstance(result, FailedVideo):
                     yield ScoredVideo(result.source.path, None, None, result.reason, result.detail)
                 else:

@@ -9,6 +9,14 @@ class ModelFolderError(DiffVQAError):
     """A diffusion model folder is missing something or does not fit together."""
 
 
+class BackboneError(DiffVQAError):
+    """A backbone's name or settings do not fit what there is."""
+
+
+class DeviceMemoryError(DiffVQAError):
+    """The least that can be computed at once does not fit the device's memory."""
+
+
 class TrainingDataError(DiffVQAError):
     """The data cannot be trained on: too few contents, missing or constant scores, no features."""
 

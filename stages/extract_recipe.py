@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 PURE_NOISE_TIMESTEP = 999
 
+ALL_UP_BLOCKS = "all"
+
 DecoderChoice = Literal["auto", "decord", "pyav"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+def _as_text(numbers: object) -> object:
+    """Write what TOML reads as one number or a list of them as the setting keeps it."""
+    if isinstance(numbers, int) and not isinstance(numbers, bool):
+        return str(numbers)
+    return ",".join(map(str, numbers)) if isinstance(numbers, list | tuple) else numbers
+
+
+UpBlocks = Annotated[str, BeforeValidator(_as_text)]
 
 
 class ExtractRecipe(BaseModel):
@@ -16,7 +29,11 @@ class ExtractRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field("nano", min_length=1, description="model folder, or the name of a shipped one")
+    model: str = Field(
+        "nano",
+        min_length=1,
+        description="model folder or name of a shipped one; NAME-random: untrained; A+B: the features of both",
+    )
     frames: int = Field(8, ge=1, description="frames per video (N), at the centres of N equal time segments")
     frames_per_second: float = Field(
         0.0,
@@ -33,6 +50,11 @@ class ExtractRecipe(BaseModel):
     view_size: int = Field(128, ge=16, description="side of a view in pixels (S)")
     crops: int = Field(3, ge=1, description="native-resolution crops per frame (K)")
     grid: int = Field(8, ge=1, description="side of the grid (g) that multiscale maps are averaged to")
+    up_blocks: UpBlocks = Field(
+        ALL_UP_BLOCKS,
+        pattern=r"^(all|\d+(,\d+)*)$",
+        description="which of the U-Net's up-blocks multiscale keeps: all, or numbers such as 1,2; 0 is the coarsest",
+    )
     multiscale_std: bool = Field(True, description="keep each grid cell's standard deviation beside its mean")
     steps: int = Field(1, ge=1, le=1000, description="denoising steps, from start_timestep down to 0")
     start_timestep: int = Field(
@@ -41,4 +63,11 @@ class ExtractRecipe(BaseModel):
         le=PURE_NOISE_TIMESTEP,
         description=f"where denoising starts: z_0 noised to there, or pure noise at {PURE_NOISE_TIMESTEP}",
     )
+    precision: Precision = Field("float32", description="of the networks' products: float32, bfloat16 or float16")
     seed: int = Field(0, ge=0, description="of crop positions and noise")
+
+    def kept_up_blocks(self, there: int) -> tuple[int, ...]:
+        """Return the numbers of the up-blocks to keep, ascending, of a U-Net that has ``there`` of them."""
+        if self.up_blocks == ALL_UP_BLOCKS:
+            return tuple(range(there))
+        return tuple(sorted({int(number) for number in self.up_blocks.split(",")}))

@@ -1,34 +1,19 @@
-"""Stage one for a list of videos: decode ahead in other processes, run the model here, yield features or failures."""
+"""Stage one for units of videos: decode ahead in other processes, run the model here, yield features or failures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from diffvqa.cache.fingerprint import Fingerprint
 from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec
-from diffvqa.stages.decode_pool import DecodePool
+from diffvqa.stages.backbones.interface import FeatureBackbone, level_slices
 from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource
 from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.failures import FailureReason
-from diffvqa.stages.feature_extractor import DiffusionFeatureExtractor
-from diffvqa.stages.seeding import derive_seed
-
-
-@dataclass(frozen=True)
-class ExtractedVideo:
-    """One video's features.
-
-    Attributes:
-        decoded: What was sampled of it.
-        arrays: Name -> (F, ...) array, as :func:`array_specs` describes them.
-    """
-
-    decoded: DecodedVideo
-    arrays: dict[str, NDArray[np.generic]]
+from diffvqa.stages.view_batches import ExtractedVideo, ViewBatches
+from diffvqa.stages.view_extractor import ViewExtractor
 
 
 @dataclass(frozen=True)
@@ -41,34 +26,26 @@ class _Content:
     description: str
     dtype: str = "float16"
     value_range: tuple[float, float] | None = None
+    levels: Mapping[str, tuple[int, int]] | None = None
 
 
-def extraction_fingerprint(recipe: ExtractRecipe, weights_hash: str) -> Fingerprint:
-    """Return the fingerprint of the features that a recipe and a model folder make.
+def extraction_fingerprint(recipe: ExtractRecipe, weights: Mapping[str, str]) -> Fingerprint:
+    """Return the fingerprint of the features that a recipe and a backbone make.
 
-    The model counts by its weights, not by its name or path.
+    The model counts by its kind and its weights, not by its name or path.
 
     Args:
         recipe: Of the extraction.
-        weights_hash: From ``hash_model_folder``.
+        weights: ``fingerprint`` of the backbone.
     """
     settings = recipe.model_dump(exclude={"model"})
-    return Fingerprint({"schema_version": SCHEMA_VERSION, "model_weights": weights_hash, **settings})
+    models = {f"model.{kind}": digest for kind, digest in weights.items()}
+    return Fingerprint({"schema_version": SCHEMA_VERSION, **models, **settings})
 
 
-def array_specs(recipe: ExtractRecipe, extractor: DiffusionFeatureExtractor) -> tuple[ArraySpec, ...]:
+def array_specs(recipe: ExtractRecipe, backbone: FeatureBackbone) -> tuple[ArraySpec, ...]:
     """Return the arrays that stage one makes of a video, with names, dimensions, dtypes and value ranges."""
-    size = recipe.view_size
-    contents = (
-        _Content("latent", ("channel", "y", "x"), extractor.latent_shape, "reconstructed latent, mostly -1 to 1"),
-        _Content(
-            "multiscale",
-            ("channel", "grid_y", "grid_x"),
-            extractor.multiscale_shape,
-            "maps of the U-Net's up-blocks at the last step: mean (and std) of each grid cell",
-        ),
-        _Content("frames", ("y", "x", "rgb"), (size, size, 3), "pixels of the view, RGB", "uint8", (0, 255)),
-    )
+    contents = _contents(recipe, backbone)
     branches = (("resize", (), ()), ("crop", ("crop",), (recipe.crops,)))
     return tuple(
         ArraySpec(
@@ -79,41 +56,73 @@ def array_specs(recipe: ExtractRecipe, extractor: DiffusionFeatureExtractor) -> 
             unit="1",
             value_range=content.value_range,
             description=content.description,
+            levels=dict(content.levels or {}),
         )
         for branch, extra_dimension, extra_extent in branches
         for content in contents
     )
 
 
-def extract_videos(
-    sources: Iterable[VideoSource], extractor: DiffusionFeatureExtractor, pool: DecodePool, recipe: ExtractRecipe
+def _contents(recipe: ExtractRecipe, backbone: FeatureBackbone) -> list[_Content]:
+    size, grid, levels = recipe.view_size, recipe.grid, level_slices(backbone.levels)
+    contents = []
+    if backbone.latent_shape is not None:
+        what = "reconstructed latent, mostly -1 to 1"
+        contents.append(_Content("latent", ("channel", "y", "x"), backbone.latent_shape, what))
+    channels = sum(level.channels for level in backbone.levels)
+    what = "feature maps, the mean (and the standard deviation) of each grid cell; levels name the channels"
+    shape = (channels, grid, grid)
+    contents.append(_Content("multiscale", ("channel", "grid_y", "grid_x"), shape, what, levels=levels))
+    what = "pixels of the view, RGB"
+    contents.append(_Content("frames", ("y", "x", "rgb"), (size, size, 3), what, "uint8", (0, 255)))
+    return contents
+
+
+class Decoding(Protocol):
+    """Whatever decodes videos: a :class:`~diffvqa.stages.decode_pool.DecodePool`, or processes on other machines."""
+
+    def run(self, sources: Iterable[VideoSource]) -> Iterator[DecodedVideo | FailedVideo]:
+        """Yield every video decoded or failed, in the order given."""
+        ...
+
+
+def extract_units(
+    units: Iterable[Sequence[VideoSource]], extractor: ViewExtractor, decoding: Decoding, recipe: ExtractRecipe
 ) -> Iterator[ExtractedVideo | FailedVideo]:
-    """Yield every video's features or failure, in the order given.
+    """Yield the features or the failure of every video of every unit, in the order given.
+
+    The videos of a unit share the batches that their views go through; those of two units never do, so that what a
+    unit gives, bit for bit, does not depend on the other units. Units are taken as decoding comes to them.
 
     Args:
-        sources: The videos.
+        units: Videos that belong together: those of a shard, or one alone whose features are to depend on nothing else.
         extractor: The model, on its device.
-        pool: Decodes ahead while the model computes.
+        decoding: Decodes ahead while the model computes, over the borders of units.
         recipe: The recipe of both.
     """
-    for decoded in pool.run(sources):
-        yield decoded if isinstance(decoded, FailedVideo) else extract_decoded(decoded, extractor, recipe)
+    to_decode, to_extract = itertools.tee(units)
+    decoded = decoding.run(itertools.chain.from_iterable(to_decode))
+    for unit in to_extract:
+        yield from extract_unit(itertools.islice(decoded, len(unit)), extractor, recipe)
 
 
-def extract_decoded(
-    decoded: DecodedVideo, extractor: DiffusionFeatureExtractor, recipe: ExtractRecipe
-) -> ExtractedVideo | FailedVideo:
-    """Return the features of a decoded video, or a failure when the model's output is not finite."""
-    seeded_by, frames, crops = decoded.source.seeded_by(), len(decoded.resize), decoded.crop.shape[1]
-    flat_crops = decoded.crop.reshape(-1, *decoded.crop.shape[2:])
-    views = np.concatenate([decoded.resize, flat_crops])
-    names = [(f, "resize") for f in range(frames)] + [(f, f"crop-{k}") for f in range(frames) for k in range(crops)]
-    seeds = [derive_seed(recipe.seed, seeded_by, frame, view) for frame, view in names]
-    features = extractor(views, seeds)
-    if not (np.isfinite(features.latent).all() and np.isfinite(features.multiscale).all()):
-        return FailedVideo(decoded.source, FailureReason.NOT_FINITE, "the model's features overflow float16")
-    arrays: dict[str, NDArray[np.generic]] = {"resize/frames": decoded.resize, "crop/frames": decoded.crop}
-    for name, array in (("latent", features.latent), ("multiscale", features.multiscale)):
-        arrays[f"resize/{name}"] = array[:frames]
-        arrays[f"crop/{name}"] = array[frames:].reshape(frames, crops, *array.shape[1:])
-    return ExtractedVideo(decoded, arrays)
+def extract_unit(
+    decoded: Iterable[DecodedVideo | FailedVideo], extractor: ViewExtractor, recipe: ExtractRecipe
+) -> Iterator[ExtractedVideo | FailedVideo]:
+    """Yield the features or the failure of the videos of one unit, in the order given, as :func:`extract_units` does.
+
+    Args:
+        decoded: The unit's videos; asked for one by one, as batches have use for them.
+        extractor: The model, on its device.
+        recipe: Of the extraction.
+    """
+    batches = ViewBatches(extractor, recipe)
+    for video in decoded:
+        batches.add(video)
+        yield from batches.finished()
+    yield from batches.rest()
+
+
+def in_units(sources: Sequence[VideoSource], videos: int) -> list[Sequence[VideoSource]]:
+    """Return the sources in units of ``videos`` each, the last perhaps of fewer."""
+    return [sources[begin : begin + videos] for begin in range(0, len(sources), videos)]

@@ -25,7 +25,7 @@ from diffvqa.cache.writer import CacheWriter
 from diffvqa.pipeline import datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
-from diffvqa.stages import extraction
+from diffvqa.stages.view_extractor import ViewExtractor
 
 CONTENTS = ("0", "20", "40", "60")
 QUALITIES = {"10": 90.0, "30": 60.0, "45": 20.0}
@@ -111,11 +111,11 @@ def test_bad_videos_are_listed_with_reasons_and_the_rest_is_done(
 def test_the_model_goes_on_while_a_video_is_written(
     trained: Path, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, extract_decoded, computed = CacheWriter.add, extraction.extract_decoded, threading.Semaphore(0)
+    add, submit, computed = CacheWriter.add, ViewExtractor.submit, threading.Semaphore(0)
 
     def compute(*arguments: Any) -> Any:
         computed.release()
-        return extract_decoded(*arguments)
+        return submit(*arguments)
 
     def write_after_the_next_is_computed(self: CacheWriter, entry: ShardEntry) -> None:
         if not written:
@@ -125,7 +125,7 @@ def test_the_model_goes_on_while_a_video_is_written(
         add(self, entry)
 
     written: list[str] = []
-    monkeypatch.setattr(extraction, "extract_decoded", compute)
+    monkeypatch.setattr(ViewExtractor, "submit", compute)
     monkeypatch.setattr(CacheWriter, "add", write_after_the_next_is_computed)
     (tmp_path / "set").mkdir()
     (tmp_path / "set/manifest.csv").write_bytes((trained / "set/manifest.csv").read_bytes())
@@ -161,7 +161,7 @@ from diffvqa.cache import shards
 from diffvqa.pipeline import datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
-from diffvqa.stages import extraction
+from diffvqa.stages.view_extractor import ViewExtractor
 publish = shards.publish_mark
 def publish_one_then_die(*arguments):
     publish(*arguments)
@@ -320,7 +320,7 @@ def test_a_fault_while_scoring_is_not_blamed_on_the_output(
     def out_of_files(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("diffvqa.pipeline.scorer.extract_videos", out_of_files)
+    monkeypatch.setattr("diffvqa.pipeline.scorer.extract_units", out_of_files)
     out = tmp_path / "scores.csv"
     assert main(["score", str(videos / "20"), "--csv", str(out), "--runs", str(trained)]) == 1
     assert "scores.csv" not in capsys.readouterr().err
@@ -332,10 +332,10 @@ def test_scoring_refuses_a_diffusion_model_that_changed(
     model = tmp_path / "set/model"
     shutil.copytree(trained / "set/model", model)
     stored = json.loads((model / "model.json").read_text())
-    stored["extract"]["fingerprint"]["model_weights"] = "0123"
+    stored["extract"]["fingerprint"]["model.diffusion"] = "0123"
     (model / "model.json").write_text(json.dumps(stored))
     assert main(["score", str(videos / "20"), "--runs", str(tmp_path)]) == 2
-    assert "model_weights is 0123 there" in capsys.readouterr().err
+    assert "model.diffusion is 0123 there" in capsys.readouterr().err
 
 
 def test_an_export_holds_every_usable_video(trained: Path, settings_file: Path, tmp_path: Path) -> None:

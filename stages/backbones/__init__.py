@@ -1,0 +1,1 @@
+"""Networks that turn views into features: the diffusion model, networks to compare it with, combinations of them."""

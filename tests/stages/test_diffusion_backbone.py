@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from diffvqa.stages.backbones.interface import level_slices
+from diffvqa.stages.backbones.placement import Placement
+from diffvqa.stages.backbones.registry import load_backbone
+from diffvqa.stages.diffusion.autoencoder import to_model_range
+from diffvqa.stages.diffusion.model_folder import load_model_folder
+from diffvqa.stages.errors import BackboneError
+from diffvqa.stages.extract_recipe import ExtractRecipe, Precision
+from diffvqa.stages.view_extractor import ViewExtractor
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def recipe_of(folder: Path, **settings: object) -> ExtractRecipe:
+    return ExtractRecipe.model_validate({"model": str(folder), "view_size": 32, "grid": 4, **settings})
+
+
+def extractor(recipe: ExtractRecipe, *, batch_size: int = 16, channels_last: bool = False) -> ViewExtractor:
+    backbone = load_backbone(recipe, Placement(CPU, channels_last=channels_last))
+    return ViewExtractor(backbone, device=CPU, precision=recipe.precision, batch_size=batch_size)
+
+
+def some_views(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+@torch.inference_mode()
+def test_one_step_features_are_the_networks_own(tiny_model: Path) -> None:
+    """Recompute by hand what one call at t gives: the up-blocks' maps, and z_0 from the predicted noise."""
+    recipe = recipe_of(tiny_model, start_timestep=30)
+    model = load_model_folder(tiny_model)
+    views = some_views(3)
+    features = extractor(recipe)(views, seeds=[5, 6, 7])
+    z_0 = model.autoencoder.encode(to_model_range(torch.from_numpy(views).permute(0, 3, 1, 2)))
+    noise = torch.stack([torch.randn(48, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6, 7)])
+    kept = model.scheduler.alphas_cumprod[30]
+    z_t = kept.sqrt() * z_0 + (1 - kept).sqrt() * noise
+    maps: list[torch.Tensor] = []
+    for block in model.unet.up_blocks:
+        block.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+    predicted = model.predict_noise(z_t, torch.tensor([30, 30, 30]), z_0)
+    reconstructed = (z_t - (1 - kept).sqrt() * predicted) / kept.sqrt()
+    assert features.latent is not None
+    np.testing.assert_allclose(features.latent, reconstructed.numpy(), rtol=2e-3, atol=2e-3)
+    split = [level.reshape(*level.shape[:2], 4, level.shape[2] // 4, 4, level.shape[3] // 4) for level in maps]
+    cells = [level.transpose(3, 4).flatten(4) for level in split]
+    expected = torch.cat([*(cell.mean(4) for cell in cells), *(cell.std(4, correction=0) for cell in cells)], dim=1)
+    np.testing.assert_allclose(features.multiscale, expected.numpy(), rtol=2e-3, atol=2e-3)
+    assert features.latent.dtype == features.multiscale.dtype == np.float16
+
+
+def test_levels_name_the_channels_of_the_up_blocks_that_are_kept(tiny_model: Path) -> None:
+    views, seeds = some_views(2), [1, 2]
+    everything = extractor(recipe_of(tiny_model))
+    slices = level_slices(everything.backbone.levels)
+    assert list(slices) == [f"up_blocks.{block}/{statistic}" for statistic in ("mean", "std") for block in (0, 1, 2)]
+    features = everything(views, seeds).multiscale
+    for settings, kept in (
+        ({"multiscale_std": False}, ["up_blocks.0/mean", "up_blocks.1/mean", "up_blocks.2/mean"]),
+        ({"up_blocks": [2, 0], "multiscale_std": False}, ["up_blocks.0/mean", "up_blocks.2/mean"]),
+        ({"up_blocks": 1}, ["up_blocks.1/mean", "up_blocks.1/std"]),
+    ):
+        some = extractor(recipe_of(tiny_model, **settings))
+        assert [level.name for level in some.backbone.levels] == kept
+        expected = np.concatenate([features[:, slice(*slices[name])] for name in kept], axis=1)
+        np.testing.assert_array_equal(some(views, seeds).multiscale, expected)
+    with pytest.raises(BackboneError, match="has no up-block 3"):
+        load_backbone(recipe_of(tiny_model, up_blocks="1,3"), Placement(CPU))
+
+
+def test_batch_size_and_neighbours_change_nothing_beyond_rounding(tiny_model: Path) -> None:
+    recipe = recipe_of(tiny_model, start_timestep=999, steps=4)
+    views, seeds = some_views(5), [11, 12, 13, 14, 15]
+    together = extractor(recipe)(views, seeds)
+    one_by_one = extractor(recipe, batch_size=1)(views, seeds)
+    backwards = extractor(recipe, batch_size=2)(views[::-1].copy(), seeds[::-1])
+    other_noise = extractor(recipe)(views, [seed + 100 for seed in seeds])
+    assert together.latent is not None
+    assert one_by_one.latent is not None
+    assert backwards.latent is not None
+    assert other_noise.latent is not None
+    for other in (one_by_one.latent, backwards.latent[::-1]):
+        np.testing.assert_allclose(together.latent, other, rtol=2e-3, atol=2e-3)
+    for other in (one_by_one.multiscale, backwards.multiscale[::-1]):
+        np.testing.assert_allclose(together.multiscale, other, rtol=2e-3, atol=2e-3)
+    assert np.abs(together.latent - other_noise.latent).max() > 0.1
+
+
+def test_the_layout_of_images_changes_nothing_beyond_rounding(tiny_model: Path) -> None:
+    recipe = recipe_of(tiny_model, start_timestep=30)
+    views, seeds = some_views(2), [1, 2]
+    one, other = (extractor(recipe, channels_last=last)(views, seeds).multiscale for last in (False, True))
+    np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_reduced_precision_is_finite_and_close(tiny_model: Path, precision: Precision) -> None:
+    views, seeds = some_views(2), [1, 2]
+    exact = extractor(recipe_of(tiny_model, start_timestep=200))(views, seeds)
+    reduced = extractor(recipe_of(tiny_model, start_timestep=200, precision=precision))(views, seeds)
+    assert exact.latent is not None
+    assert reduced.latent is not None
+    for one, other in ((exact.latent, reduced.latent), (exact.multiscale, reduced.multiscale)):
+        assert np.isfinite(other).all()
+        error = np.abs(one.astype(np.float32) - other).mean() / np.abs(one.astype(np.float32)).mean()
+        assert 0 < error < {"bfloat16": 0.02, "float16": 0.004}[precision]
+
+
+def test_random_weights_are_the_same_each_time_and_not_the_trained_ones(tiny_model: Path) -> None:
+    views, seeds = some_views(2), [1, 2]
+    trained, untrained, again = (
+        extractor(recipe_of(tiny_model).model_copy(update={"model": name}))
+        for name in (str(tiny_model), f"{tiny_model}-random", f"{tiny_model}-random")
+    )
+    assert list(trained.backbone.fingerprint) == ["diffusion"]
+    assert list(untrained.backbone.fingerprint) == ["diffusion-random"]
+    assert untrained.backbone.fingerprint == again.backbone.fingerprint
+    assert untrained.backbone.levels == trained.backbone.levels
+    features = untrained(views, seeds).multiscale
+    np.testing.assert_array_equal(features, again(views, seeds).multiscale)
+    assert np.abs(features - trained(views, seeds).multiscale).max() > 0.1
