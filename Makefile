@@ -1,13 +1,13 @@
 # Two commands need nothing else typed, installed or fetched by hand:
 #   make demo      make test
-# Variables: DATASET, RECIPE, VIDEOS, LABELS, PRETRAIN, MODEL, ON, CSV, FORMAT, OUT, PHOTOS, BENCH, and ARGS for any
+# Variables: DATASET, RECIPE, VIDEOS, LABELS, PRETRAIN, MODEL, ON, SCORES, FORMAT, OUT, PHOTOS, BENCH, and ARGS for any
 # further option.
 
 PYTHON  ?= $(firstword $(shell command -v python3.11 python3))
 DATASET ?= demo
 RECIPE  ?= $(DATASET)
 FORMAT  ?= h5
-CSV     ?= runs/scores.csv
+SCORES  ?= runs/scores.csv
 ARGS    ?=
 
 VENV    := .venv
@@ -67,8 +67,8 @@ evaluate: $(STAMP)  ## evaluate a trained model on other data sets: MODEL=data s
 sweep: $(STAMP)  ## search the training recipe: DATASET=
 	$(DIFFVQA) sweep $(DATASET) $(ARGS)
 
-score: $(STAMP)  ## score videos: VIDEOS=path [MODEL=data set] [CSV=runs/scores.csv]
-	$(DIFFVQA) score '$(VIDEOS)' --csv '$(CSV)' $(if $(MODEL),--model '$(MODEL)') $(ARGS)
+score: $(STAMP)  ## score videos: VIDEOS=path [MODEL=data set] [SCORES=runs/scores.csv]
+	$(DIFFVQA) score '$(VIDEOS)' --out '$(SCORES)' $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 
 export: $(STAMP)  ## export its features: DATASET= [FORMAT=h5|npz|parquet OUT=path]
 	$(DIFFVQA) export $(DATASET) --format $(FORMAT) $(if $(OUT),--out '$(OUT)') $(ARGS)

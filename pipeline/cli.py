@@ -55,9 +55,11 @@ class CommandState:
 
     Attributes:
         debug: Show tracebacks.
+        go_on: What to do after an interruption.
     """
 
     debug: bool = False
+    go_on: str = "Run the same command again to go on."
 
 
 def _show_version(wanted: bool) -> None:
@@ -103,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         hint = "" if state.debug else " Run it again with --debug for the traceback, and please report it."
         return _fail(f"internal error: {type(error).__name__}: {error}.{hint}", 1)
     if status == _INTERRUPTED:  # typer turns Ctrl-C into this status
-        return _fail("interrupted. Run the same command again to go on.", _INTERRUPTED)
+        return _fail(f"interrupted. {state.go_on}", _INTERRUPTED)
     return status if isinstance(status, int) else 0
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
+import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import (
@@ -66,6 +69,38 @@ def configure_logging(*, debug: bool = False) -> None:
     root.propagate = False
 
 
+def hush() -> None:
+    """Show warnings and errors alone from here on: no progress, no summaries."""
+    logging.getLogger("diffvqa").setLevel(logging.WARNING)
+
+
+def is_hushed() -> bool:
+    """Return whether only warnings and errors are to be shown; so it is, too, where no command line runs."""
+    return not logger.isEnabledFor(logging.INFO)
+
+
+def tell(*parts: str | Table, error: bool = False) -> None:
+    """Show parts of a summary, unless only warnings and errors are to be shown.
+
+    Args:
+        parts: Lines, shown as they are, and tables.
+        error: On standard error, where standard output is for rows that another program reads.
+    """
+    if is_hushed():
+        return
+    console = error_console() if error else output_console()
+    for part in parts:
+        if isinstance(part, str):
+            typer.echo(part, err=error)
+        else:
+            console.print(part)
+
+
+def show_json(content: Mapping[str, Any]) -> None:
+    """Show a summary as JSON on standard output, for another program to read."""
+    typer.echo(json.dumps(content, indent=2, allow_nan=False))
+
+
 @contextmanager
 def progress(description: str, total: int = 0) -> Iterator[ProgressReport]:
     """Show how far ``total`` items are: on a terminal a bar with rate and time left, elsewhere a log line now and then.
@@ -88,7 +123,11 @@ def progress(description: str, total: int = 0) -> Iterator[ProgressReport]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    # Rows for another program, written to standard output meanwhile, must not be drawn into the bar.
+    rows_go_elsewhere = not sys.stdout.isatty()
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=not rows_go_elsewhere, disable=is_hushed()
+    ) as bar:
         yield _BarProgress(bar, description, total)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import typer
+
 from diffvqa.pipeline import options
 
 DEMO = "demo"
@@ -28,7 +30,8 @@ def command(
     from diffvqa.pipeline.extract import extract
     from diffvqa.pipeline.prepare import prepare
     from diffvqa.pipeline.runs import DatasetRun
-    from diffvqa.pipeline.score import score, score_table
+    from diffvqa.pipeline.score import score
+    from diffvqa.pipeline.score_output import score_heading, score_line
     from diffvqa.pipeline.train import metrics_table, train
 
     run = DatasetRun(settings.runtime.runs, DEMO)
@@ -50,14 +53,15 @@ def command(
     trained = train([DEMO], settings)
     add("train", f"{len(trained.result.splits)} splits of {trained.videos} videos", trained.model)
     content = run.folder / "videos" / _SCORED_CONTENT
-    scored = score([str(content)], settings, model=DEMO, csv_file=run.folder / "scores.csv")
-    add("score", f"{len(scored.videos)} versions of '{_SCORED_CONTENT}'", scored.csv)
+    scored = score([str(content)], settings, model=DEMO, out=run.folder / "scores.csv")
+    add("score", f"{len(scored.videos)} versions of '{_SCORED_CONTENT}'", scored.out)
     exported = export(DEMO, settings)
     add("export", f"{exported.videos} videos, {exported.size / 1e6:.0f} MB", exported.path)
     stages.add_section()
     stages.add_row("all", "", in_words(clock.total), str(run.folder))
 
-    for table in (score_table(scored), metrics_table(trained.result, DEMO, trained.labels[DEMO]), stages):
+    typer.echo("\n".join((score_heading(), *map(score_line, scored.videos))))
+    for table in (metrics_table(trained.result, DEMO, trained.labels[DEMO]), stages):
         output_console().print(table)
 
 

@@ -50,6 +50,26 @@ Debug = Annotated[
 ]
 
 
+def _hush(wanted: bool) -> bool:
+    if wanted:
+        from diffvqa.pipeline.console import hush
+
+        hush()
+    return wanted
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Show warnings and errors alone.", callback=_hush, is_eager=True),
+]
+Json = Annotated[bool, typer.Option("--json", help="Show the summary as JSON in place of text.")]
+
+
+def go_on_with(context: typer.Context, hint: str) -> None:
+    """Say what the user should do to go on, should the command be interrupted."""
+    context.find_root().obj.go_on = hint
+
+
 def settings_from(
     config: Path | None, assignments: Sequence[str] | None, options: dict[str, Any], *, show: bool
 ) -> Settings:

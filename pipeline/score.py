@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from diffvqa.pipeline import options
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from diffvqa.pipeline.config import Settings
     from diffvqa.pipeline.manifest import Label
-    from diffvqa.pipeline.scorer import ScoredVideo
+    from diffvqa.pipeline.score_output import ScoreFile
+    from diffvqa.pipeline.scorer import ScoredVideo, Scorer
 
-_WriteRow = Callable[["ScoredVideo"], None]
+BELOW_MINIMUM = 3
+_SAME_ON_RESUMING = ("model_sha256", "label", "features", "timeline")
 
-_LIST_SUFFIX = ".txt"
-_STANDARD_INPUT = "-"
-_COLUMNS = ("path", "score", "score_std", "label", "status", "reason", "detail")
+
+class Format(StrEnum):
+    """How scores are shown on standard output."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON_LINES = "jsonl"
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,50 @@ class ScoreSummary:
     Attributes:
         model: Folder of the trained model.
         label: What the scores are.
-        videos: One per video, in the order given.
-        csv: The file, if one was asked for.
+        videos: One per video, in the order given; those scored before without their timelines.
+        scored_before: How many of them an interrupted run had done.
+        out: The file, if one was asked for.
+        cache: Where the features were kept, if they were.
         seconds: How long it took.
     """
 
     model: Path
     label: Label
     videos: tuple[ScoredVideo, ...]
-    csv: Path | None
+    scored_before: int
+    out: Path | None
+    cache: str | None
     seconds: float
+
+    @property
+    def failures(self) -> tuple[ScoredVideo, ...]:
+        """The videos that have no score."""
+        return tuple(video for video in self.videos if video.score is None)
+
+    @property
+    def lowest(self) -> ScoredVideo | None:
+        """The video of the lowest score; None where there is none."""
+        scored = [video for video in self.videos if video.score is not None]
+        return min(scored, key=lambda video: video.score or 0.0, default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as JSON."""
+        scores = [video.score for video in self.videos if video.score is not None]
+        return {
+            "model": str(self.model),
+            "label": str(self.label),
+            "videos": len(self.videos),
+            "scored": len(scores),
+            "scored_before": self.scored_before,
+            "failed": len(self.failures),
+            "failures": dict(Counter(str(video.reason) for video in self.failures)),
+            "mean": sum(scores) / len(scores) if scores else None,
+            "lowest": min(scores, default=None),
+            "highest": max(scores, default=None),
+            "out": None if self.out is None else str(self.out),
+            "cache": self.cache,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def score(
@@ -54,115 +92,139 @@ def score(
     *,
     model: str | None = None,
     scale: str | None = None,
-    csv_file: Path | None = None,
+    out: Path | None = None,
+    timeline: bool = False,
+    resume: bool = False,
+    cache: str | None = None,
+    on_scored: Callable[[ScoredVideo, Label], None] = lambda _video, _label: None,
 ) -> ScoreSummary:
     """Score videos; a video that cannot be used becomes a row with a reason.
 
+    A video's score is the same whatever else is scored with it, so that an interrupted run that is gone on with leaves
+    the same file as one that was not interrupted.
+
     Args:
-        paths: Video files, folders of them, lists of them (``.txt``, one path a line), or ``-`` for a list from
-            standard input.
+        paths: Video files, folders of them, patterns, lists of them (``.txt``, one path a line), or ``-`` for a list
+            from standard input.
         settings: The runtime; the recipe is the trained model's own.
         model: A data set's name or a model folder; may be None when there is but one trained model.
         scale: Data set on whose label scale to score, for a model of several; the first when None.
-        csv_file: Where to write the scores, row by row as they come.
+        out: Where to write the scores, row by row as they come: ``.csv`` or ``.jsonl``.
+        timeline: Write the quality and the weight of each frame too.
+        resume: Go on with the file that is there; videos that have a row, failures too, are not scored again.
+        cache: Folder or URL to keep the features at; features that are there already are used.
+        on_scored: Called with each video that was scored now, and the label of its score.
 
     Raises:
-        DatasetError: A folder or a list holds no video.
-        ConfigError: There is no such trained model, or several and none was named.
+        DatasetError: A folder, a pattern or a list holds no video.
+        ConfigError: There is no such trained model, or several and none was named; or the file to go on with was made
+            otherwise.
         FingerprintMismatchError: The diffusion model is not the one it was trained with.
-        OutputError: The file cannot be written.
+        CacheError: The cache is busy, damaged, or holds other features.
+        OutputError: The file or the cache cannot be written.
     """
-    from diffvqa.cache.atomic import atomic_write_text
     from diffvqa.pipeline.console import progress
-    from diffvqa.pipeline.scorer import Scorer, locate_trained_model
+    from diffvqa.pipeline.score_inputs import videos_of
+    from diffvqa.pipeline.score_output import ScoreFile
+    from diffvqa.pipeline.scorer import Scorer
 
     begun = time.monotonic()
-    videos = list(dict.fromkeys(path for given in paths for path in _videos_of(given)))
-    folder = locate_trained_model(model, settings.runtime.runs)
-    scorer = Scorer(folder, settings.runtime, scale=scale)
-    scored = []
-    with _csv_writer(csv_file, scorer.label) as write, progress("score", len(videos)) as report:
-        for video in scorer.score(videos):
-            write(video)
-            scored.append(video)
+    videos = videos_of(paths)
+    file = None if out is None else ScoreFile(out, timeline)
+    before: dict[Path, ScoredVideo] = {}
+    scored: dict[Path, ScoredVideo] = {}
+    with Scorer(model, settings.runtime, scale=scale) as scorer, ExitStack() as opened:
+        write: Callable[[ScoredVideo], None] | None = None
+        if file is not None:
+            before = _begin(file, scorer, timeline=timeline, resume=resume)
+            write = opened.enter_context(file.opened(str(scorer.label)))
+        report = opened.enter_context(progress("score", len(videos)))
+        for video in _scores(scorer, videos, before, cache, settings):
+            scored[video.path] = video
+            if video.path not in before:
+                if write is not None:
+                    write(video)
+                on_scored(video, scorer.label)
             report.advance(failed=video.score is None)
-    if csv_file is not None:
-        used = settings.model_copy(update={"extract": scorer.recipe, "train": scorer.train_recipe})
-        atomic_write_text(csv_file.with_suffix(".settings.toml"), used.to_toml())
-    return ScoreSummary(folder, scorer.label, tuple(scored), csv_file, time.monotonic() - begun)
+    done_before = sum(path in before for path in videos)
+    in_order = tuple(scored[path] for path in videos)
+    return ScoreSummary(scorer.folder, scorer.label, in_order, done_before, out, cache, time.monotonic() - begun)
 
 
-def score_table(summary: ScoreSummary) -> Table:
-    """Return the table of the videos that were scored."""
-    from rich.table import Table
-    from rich.text import Text
+def _begin(file: ScoreFile, scorer: Scorer, *, timeline: bool, resume: bool) -> dict[Path, ScoredVideo]:
+    """Begin or go on with a file; return the videos that have their row already."""
+    from diffvqa.pipeline.backbone import software_versions
 
-    table = Table(title=f"predicted {summary.label}", title_justify="left")
-    table.add_column("video")
-    table.add_column("score", justify="right")
-    table.add_column("± over splits", justify="right")
-    for video in summary.videos:
-        if video.score is not None and video.score_std is not None:
-            table.add_row(Text(str(video.path)), f"{video.score:.2f}", f"{video.score_std:.2f}")
-    return table
-
-
-def _videos_of(given: str) -> list[Path]:
-    """Return the videos that one argument stands for; a file that is not there comes back, to become a failure."""
-    from diffvqa.pipeline.datasets.folder import find_videos
-    from diffvqa.pipeline.errors import DatasetError
-
-    if given == _STANDARD_INPUT:
-        lines, where = sys.stdin.read().splitlines(), "standard input"
-    elif Path(given).is_dir():
-        return find_videos(Path(given))
-    elif Path(given).suffix.lower() == _LIST_SUFFIX:
-        try:
-            lines, where = Path(given).read_text(encoding="utf-8").splitlines(), given
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"Cannot read the list {given}: {error}.", "Give a text file, a path a line.") from error
-    else:
-        return [Path(given)]
-    listed = [Path(line.strip()) for line in lines if line.strip()]
-    if not listed:
-        raise DatasetError(f"{where} lists no videos.", "Give one path a line.")
-    return listed
+    provenance = {
+        "model": str(scorer.folder),
+        "model_sha256": scorer.digest,
+        "label": str(scorer.label),
+        "features": scorer.fingerprint.digest,
+        "timeline": timeline,
+        "recipe": {"extract": scorer.recipe.model_dump(), "train": scorer.train_recipe.model_dump()},
+        "software": software_versions(),
+    }
+    if resume:
+        return {video.path: video for video in file.go_on(provenance, _SAME_ON_RESUMING)}
+    file.begin(provenance)
+    return {}
 
 
-@contextmanager
-def _csv_writer(path: Path | None, label: Label) -> Iterator[_WriteRow]:
-    from diffvqa.cache.atomic import reporting_output_errors
-
-    if path is None:
-        yield lambda _: None
+def _scores(
+    scorer: Scorer, videos: Sequence[Path], before: dict[Path, ScoredVideo], cache: str | None, settings: Settings
+) -> Iterator[ScoredVideo]:
+    """Yield every video's score or failure, in the order given, those of an interrupted run among them."""
+    if cache is None:
+        new = scorer.score([path for path in videos if path not in before])
+        yield from (before[path] if path in before else next(new) for path in videos)
         return
-    with reporting_output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", encoding="utf-8", newline="")
-    with file:
-        writer = csv.writer(file, lineterminator="\n")
+    from diffvqa.pipeline.score_cache import score_and_keep
 
-        def write_cells(cells: Sequence[object]) -> None:
-            with reporting_output_errors(path):  # only the writing: an error of the scoring is not the file's
-                writer.writerow(cells)
-                file.flush()
-
-        def write(video: ScoredVideo) -> None:
-            numbers = ("", "") if video.score is None else (repr(video.score), repr(video.score_std))
-            status = "failed" if video.score is None else "ok"
-            write_cells((video.path, *numbers, label, status, video.reason, video.detail))
-
-        write_cells(_COLUMNS)
-        yield write
+    yield from score_and_keep(scorer, videos, cache, shard_videos=settings.runtime.shard_videos, scored_before=before)
 
 
 def command(
+    context: typer.Context,
     paths: Annotated[
         list[str],
-        typer.Argument(help="Videos, folders, lists (.txt, a path a line), or - for a list from standard input."),
+        typer.Argument(
+            metavar="PATH…",
+            help="Videos, folders, patterns ('clips/**/*.mp4'), lists (.txt, a path a line), or - for a list from "
+            "standard input.",
+            show_default=False,
+        ),
     ],
-    csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write the scores to this file.", show_default=False, dir_okay=False)
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Write the scores to this file, .csv or .jsonl, as they come.",
+            show_default=False,
+            dir_okay=False,
+        ),
+    ] = None,
+    output_format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format", help="How to show the scores (default: table, and nothing with --out).", show_default=False
+        ),
+    ] = None,
+    timeline: Annotated[
+        bool,
+        typer.Option(
+            "--timeline",
+            help="Quality, weight and time of each sampled frame too: in the rows of .jsonl, or in NAME.timeline.csv.",
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the file of --out: videos that have a row are not scored again."),
+    ] = False,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            "--min-score", help=f"Exit with status {BELOW_MINIMUM} if any score is lower.", show_default=False
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -172,7 +234,17 @@ def command(
     ] = None,
     scale: Annotated[
         str | None,
-        typer.Option("--scale", help="Data set whose scale to score on, if trained on several (default: the first)."),
+        typer.Option(
+            "--scale",
+            help="Data set on whose scale to score, if trained on several (default: the first).",
+            show_default=False,
+        ),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            "--cache", metavar="PATH|URL", help="Keep the features here, and use those that are.", show_default=False
+        ),
     ] = None,
     strict: options.Strict = False,
     device: options.Device = None,
@@ -181,28 +253,93 @@ def command(
     config: options.Config = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
+    as_json: options.Json = False,
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> int:
     """Score videos with a model trained before; its recipe is used, whatever the settings say."""
+    from diffvqa.pipeline.errors import ConfigError
+
     chosen = {"runtime.device": device, "runtime.workers": workers, "runtime.runs": runs}
     settings = options.settings_from(config, assignments, chosen, show=show_config)
-    summary = score(paths, settings, model=model, scale=scale, csv_file=csv_file)
-    _show(summary)
-    failed = sum(video.score is None for video in summary.videos)
-    return int(failed == len(summary.videos) or (strict and failed > 0))
-
-
-def _show(summary: ScoreSummary) -> None:
-    from diffvqa.pipeline.console import failure_table, in_words, output_console
-
-    failures = [video for video in summary.videos if video.score is None]
-    if summary.csv is None and len(failures) < len(summary.videos):
-        output_console().print(score_table(summary))
-    if failures:
-        output_console().print(failure_table((str(video.path), video.reason, video.detail) for video in failures))
-    typer.echo(
-        f"{len(summary.videos) - len(failures)} videos scored, {len(failures)} failed, {in_words(summary.seconds)}; "
-        f"model {summary.model}; scores are {summary.label}"
+    if resume and out is None:
+        raise ConfigError("--resume goes on with a file.", "Name it with --out.")
+    if as_json and output_format is not None:
+        raise ConfigError("--json and --format both want standard output.", "Leave out one of them.")
+    if timeline and output_format is Format.CSV:
+        raise ConfigError("The rows of --format csv have no place for a timeline.", "Use --format jsonl, or --out.")
+    if out is not None:
+        options.go_on_with(context, "Add --resume to go on." if not resume else "Run the same command again to go on.")
+    shown = output_format or (Format.TABLE if out is None and not as_json else None)
+    summary = score(
+        paths,
+        settings,
+        model=model,
+        scale=scale,
+        out=out,
+        timeline=timeline,
+        resume=resume,
+        cache=cache,
+        on_scored=_shower(shown, timeline=timeline),
     )
-    if summary.csv is not None:
-        typer.echo(f"scores: {summary.csv}")
+    _show(summary, as_json=as_json, rows_shown=shown in (Format.CSV, Format.JSON_LINES), min_score=min_score)
+    return _exit_status(summary, strict=strict, min_score=min_score)
+
+
+def _shower(shown: Format | None, *, timeline: bool) -> Callable[[ScoredVideo, Label], None]:
+    """Return what shows each video on standard output as it comes."""
+    from diffvqa.pipeline.score_output import RowFormat, score_heading, score_line, timeline_lines
+
+    if shown is None:
+        return lambda _video, _label: None
+    if shown is Format.TABLE:
+        heading = [score_heading()]
+
+        def show_line(video: ScoredVideo, _label: Label) -> None:
+            frames = timeline_lines(video) if timeline else []
+            typer.echo("\n".join((*heading, score_line(video), *frames)))
+            heading.clear()
+
+        return show_line
+    row_format = RowFormat(shown)
+    above = [row_format.heading()]
+
+    def show_row(video: ScoredVideo, label: Label) -> None:
+        typer.echo("".join((*above, row_format.row(video, str(label), timeline=timeline))), nl=False)
+        above.clear()
+
+    return show_row
+
+
+def _show(summary: ScoreSummary, *, as_json: bool, rows_shown: bool, min_score: float | None) -> None:
+    from diffvqa.pipeline.console import failure_table, in_words, show_json, tell
+
+    if as_json:
+        show_json(summary.as_json())
+        return
+    failures = summary.failures
+    scored = len(summary.videos) - len(failures)
+    lines = []
+    before = f", {summary.scored_before} of them before" if summary.scored_before else ""
+    lines.append(f"{scored} videos scored, {len(failures)} failed{before}, {in_words(summary.seconds)}")
+    if failures:
+        by_reason = Counter(str(video.reason) for video in failures)
+        lines.append(f"failed: {', '.join(f'{count} {reason}' for reason, count in by_reason.most_common())}")
+    if summary.lowest is not None and scored > 1:
+        lines.append(f"lowest: {summary.lowest.score:.2f}, {summary.lowest.path}")
+    if min_score is not None:
+        below = sum(video.score is not None and video.score < min_score for video in summary.videos)
+        lines.append(f"below {min_score:g}: {below}")
+    lines.append(f"model {summary.model}; scores are {summary.label}")
+    lines += [f"{what}: {where}" for what, where in (("scores", summary.out), ("features", summary.cache)) if where]
+    if failures and summary.out is not None:
+        tell(failure_table((str(video.path), video.reason, video.detail) for video in failures), error=rows_shown)
+    tell(*lines, error=rows_shown)
+
+
+def _exit_status(summary: ScoreSummary, *, strict: bool, min_score: float | None) -> int:
+    failed = len(summary.failures)
+    if failed == len(summary.videos) or (strict and failed):
+        return 1
+    too_low = min_score is not None and summary.lowest is not None and (summary.lowest.score or 0.0) < min_score
+    return BELOW_MINIMUM if too_low else 0

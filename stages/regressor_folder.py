@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import shutil
@@ -137,6 +138,22 @@ def load_regressors(folder: Path) -> LoadedRegressors:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise RegressorFolderError(f"{folder} is damaged: {first_line}.", _TRAIN_AGAIN) from error
+
+
+def hash_regressors(folder: Path) -> str:
+    """Return the SHA-256 (hex) of a trained model: of its description and of all its weights.
+
+    Raises:
+        RegressorFolderError: They cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        for path in (folder / MODEL_FILE, *sorted(folder.glob("*.safetensors"))):
+            digest.update(f"{path.name}\n".encode())
+            digest.update(path.read_bytes())
+    except OSError as error:
+        raise RegressorFolderError(f"{folder} cannot be read: {error.strerror}.", _TRAIN_AGAIN) from error
+    return digest.hexdigest()
 
 
 def read_test_predictions(folder: Path, dataset: str) -> list[dict[str, tuple[float, float]]]:

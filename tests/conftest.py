@@ -14,6 +14,20 @@ from diffvqa.pipeline.ffmpeg import find_ffmpeg
 
 MakeClip = Callable[..., Path]
 
+CONTENTS = ("0", "20", "40", "60")
+QUALITIES = {"10": 90.0, "30": 60.0, "45": 20.0}
+SMALL = (
+    "extract.frames=2",
+    "extract.view_size=32",
+    "extract.crops=2",
+    "extract.grid=4",
+    "train.splits=2",
+    "train.epochs=2",
+    "train.tcab_patch=16",
+    "runtime.shard_videos=5",
+    "runtime.workers=1",
+)
+
 # Nothing is timed: a busy machine must not make a test fail.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -92,3 +106,54 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     build_nano(seed=7, widths=(16, 16, 16), block_size=4).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def settings_file(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    tables: dict[str, list[str]] = {"extract": [f'model = "{tiny_model}"']}
+    for line in SMALL:
+        table, _, rest = line.partition(".")
+        tables.setdefault(table, []).append(rest.replace("=", " = "))
+    path = tmp_path_factory.mktemp("settings") / "small.toml"
+    path.write_text("\n".join(f"[{name}]\n" + "\n".join(lines) for name, lines in tables.items()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def videos(make_clip: MakeClip) -> Path:
+    """Twelve real clips in four contents, three qualities each, and three files that are no videos."""
+    for content in CONTENTS:
+        for quality in QUALITIES:
+            begin = str(int(content) / 30)
+            make_clip(f"set/{content}/q{quality}.mp4", "-ss", begin, "-frames:v", "8", "-crf", quality)
+    folder = make_clip("set/0/q10.mp4").parent.parent
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("no video at all")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [("file", "MOS", "content")]
+    for content in CONTENTS:
+        rows += [
+            (f"{content}/q{quality}", f"{score + int(content) / 20}", content) for quality, score in QUALITIES.items()
+        ]
+    rows += [("empty.mp4", "1", "x"), ("text.mp4", "2", "x"), ("gone.mp4", "3", "x")]
+    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    path.write_text("\n".join(",".join(row) for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, videos: Path, labels: Path, settings_file: Path) -> Path:
+    """The folder of runs after prepare, extract and train."""
+    from diffvqa.pipeline.cli import main
+
+    runs = tmp_path_factory.mktemp("runs")
+    columns = ["--video-column", "file", "--score-column", "MOS", "--group-column", "content"]
+    assert main(["prepare", "csv", "--name", "set", "--videos", str(videos), "--labels", str(labels), *columns,
+                 "--runs", str(runs)]) == 0  # fmt: skip
+    for verb in ("extract", "train"):
+        assert main([verb, "set", "--runs", str(runs), "--config", str(settings_file)]) == 0
+    return runs

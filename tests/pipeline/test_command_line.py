@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +16,6 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from conftest import MakeClip
 
 from diffvqa.cache.reader import FeatureCache
 from diffvqa.cache.shards import ShardEntry
@@ -26,69 +24,6 @@ from diffvqa.pipeline import datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
 from diffvqa.stages.view_extractor import ViewExtractor
-
-CONTENTS = ("0", "20", "40", "60")
-QUALITIES = {"10": 90.0, "30": 60.0, "45": 20.0}
-SMALL = (
-    "extract.frames=2",
-    "extract.view_size=32",
-    "extract.crops=2",
-    "extract.grid=4",
-    "train.splits=2",
-    "train.epochs=2",
-    "train.tcab_patch=16",
-    "runtime.shard_videos=5",
-    "runtime.workers=1",
-)
-
-
-@pytest.fixture(scope="session")
-def settings_file(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    tables: dict[str, list[str]] = {"extract": [f'model = "{tiny_model}"']}
-    for line in SMALL:
-        table, _, rest = line.partition(".")
-        tables.setdefault(table, []).append(rest.replace("=", " = "))
-    path = tmp_path_factory.mktemp("settings") / "small.toml"
-    path.write_text("\n".join(f"[{name}]\n" + "\n".join(lines) for name, lines in tables.items()))
-    return path
-
-
-@pytest.fixture(scope="session")
-def videos(make_clip: MakeClip) -> Path:
-    """Twelve real clips in four contents, three qualities each, and three files that are no videos."""
-    for content in CONTENTS:
-        for quality in QUALITIES:
-            begin = str(int(content) / 30)
-            make_clip(f"set/{content}/q{quality}.mp4", "-ss", begin, "-frames:v", "8", "-crf", quality)
-    folder = make_clip("set/0/q10.mp4").parent.parent
-    (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("no video at all")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows = [("file", "MOS", "content")]
-    for content in CONTENTS:
-        rows += [
-            (f"{content}/q{quality}", f"{score + int(content) / 20}", content) for quality, score in QUALITIES.items()
-        ]
-    rows += [("empty.mp4", "1", "x"), ("text.mp4", "2", "x"), ("gone.mp4", "3", "x")]
-    path = tmp_path_factory.mktemp("labels") / "labels.csv"
-    path.write_text("\n".join(",".join(row) for row in rows))
-    return path
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, videos: Path, labels: Path, settings_file: Path) -> Path:
-    """The folder of runs after prepare, extract and train."""
-    runs = tmp_path_factory.mktemp("runs")
-    columns = ["--video-column", "file", "--score-column", "MOS", "--group-column", "content"]
-    assert main(["prepare", "csv", "--name", "set", "--videos", str(videos), "--labels", str(labels), *columns,
-                 "--runs", str(runs)]) == 0  # fmt: skip
-    assert run("extract", "set", runs, settings_file) == 0
-    assert run("train", "set", runs, settings_file) == 0
-    return runs
 
 
 def run(verb: str, name: str, runs: Path, settings_file: Path, *more: str) -> int:
@@ -274,70 +209,6 @@ def test_training_leaves_a_table_of_every_split_and_the_median(
     assert len(weights) == 2
 
 
-def test_scores_of_a_folder_a_file_and_a_list_agree(
-    trained: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = videos / "20"
-    listed = tmp_path / "list.txt"
-    listed.write_text("\n".join(str(path) for path in sorted(content.iterdir(), reverse=True)))
-    tables = {}
-    for name, given in {"folder": content, "file": content / "q30.mp4", "list": listed}.items():
-        out = tmp_path / f"{name}.csv"
-        assert main(["score", str(given), "--csv", str(out), "--runs", str(trained)]) == 0
-        tables[name] = {row["path"]: float(row["score"]) for row in read_csv(out)}
-    assert len(tables["folder"]) == len(tables["list"]) == 3
-    assert tables["list"] == pytest.approx(tables["folder"], abs=1e-3)
-    assert tables["file"] == {str(content / "q30.mp4"): pytest.approx(tables["folder"][str(content / "q30.mp4")])}
-    assert "3 videos scored, 0 failed" in capsys.readouterr().out
-    assert "[extract]" in (tmp_path / "folder.settings.toml").read_text()
-
-
-def test_a_copy_under_another_name_scores_the_same(trained: Path, videos: Path, tmp_path: Path) -> None:
-    (tmp_path / "copy.mp4").write_bytes((videos / "20/q30.mp4").read_bytes())
-    out = tmp_path / "out.csv"
-    arguments = ["score", str(videos / "20/q30.mp4"), str(tmp_path / "copy.mp4"), "--csv", str(out)]
-    assert main([*arguments, "--runs", str(trained)]) == 0
-    first, second = (row["score"] for row in read_csv(out))
-    assert first == second
-
-
-def test_videos_that_cannot_be_scored_are_rows_with_reasons(trained: Path, videos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "scores.csv"
-    given = [str(videos / "20/q30.mp4"), str(videos / "empty.mp4"), str(tmp_path / "gone.mp4")]
-    assert main(["score", *given, "--csv", str(out), "--runs", str(trained)]) == 0
-    assert [(row["status"], row["reason"]) for row in read_csv(out)] == [
-        ("ok", ""),
-        ("failed", "empty"),
-        ("failed", "missing"),
-    ]
-    assert main(["score", *given, "--csv", str(out), "--runs", str(trained), "--strict"]) == 1
-    assert main(["score", *given[1:], "--csv", str(out), "--runs", str(trained)]) == 1
-
-
-def test_a_fault_while_scoring_is_not_blamed_on_the_output(
-    trained: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def out_of_files(*_: object) -> None:
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr("diffvqa.pipeline.scorer.extract_units", out_of_files)
-    out = tmp_path / "scores.csv"
-    assert main(["score", str(videos / "20"), "--csv", str(out), "--runs", str(trained)]) == 1
-    assert "scores.csv" not in capsys.readouterr().err
-
-
-def test_scoring_refuses_a_diffusion_model_that_changed(
-    trained: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = tmp_path / "set/model"
-    shutil.copytree(trained / "set/model", model)
-    stored = json.loads((model / "model.json").read_text())
-    stored["extract"]["fingerprint"]["model.diffusion"] = "0123"
-    (model / "model.json").write_text(json.dumps(stored))
-    assert main(["score", str(videos / "20"), "--runs", str(tmp_path)]) == 2
-    assert "model.diffusion is 0123 there" in capsys.readouterr().err
-
-
 def test_an_export_holds_every_usable_video(trained: Path, settings_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "features.h5"
     assert run("export", "set", trained, settings_file, "--format", "h5", "--out", str(out)) == 0
@@ -407,7 +278,7 @@ def test_an_output_that_cannot_be_written_is_one_clear_line(
     blocked = str(tmp_path / "file/x")
     assert run("export", "set", trained, settings_file, "--out", blocked) == 2
     assert run("extract", "set", trained, settings_file, "--cache", blocked) == 2
-    assert main(["score", str(videos / "20"), "--csv", blocked, "--runs", str(trained)]) == 2
+    assert main(["score", str(videos / "20"), "--out", blocked, "--runs", str(trained)]) == 2
     assert main(["prepare", "folder", "--name", "y", "--videos", str(videos), "--runs", blocked]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffvqa: ")]
     assert len(lines) == 4
