@@ -20,7 +20,8 @@ class DiffusionFeatureFusion(nn.Module):
     concatenation is computed as the sum of one over F_Latent and one, on the far smaller grid of blocks, over F_MS.
     F_DFF has a grid of about 8 x 8 whatever the latent's is.
 
-    Switched off, F_DFF is a linear map of both features at each place, without attention.
+    Switched off, F_DFF is a linear map of both features at each place, without attention. Features without a latent
+    are fused from F_MS alone, on its own grid.
 
     Args:
         shape: Of the branch's features.
@@ -30,41 +31,50 @@ class DiffusionFeatureFusion(nn.Module):
 
     def __init__(self, shape: BranchShape, width: int, *, enabled: bool = True) -> None:
         super().__init__()
-        channels, height, breadth = shape.latent
+        channels, height, breadth = shape.latent or (0, *shape.multiscale[1:])
         self.stride = max(1, min(height, breadth) // _FUSED_GRID)
         self.enabled = enabled
-        self.standardise_latent = Standardisation(channels)
-        self.standardise_multiscale = Standardisation(shape.multiscale[0])
         self.grid = (height // self.stride, breadth // self.stride)
+        self.standardise_multiscale = Standardisation(shape.multiscale[0])
+        self.has_latent = shape.latent is not None
+        if self.has_latent:
+            self.standardise_latent = Standardisation(channels)
+        bias = not self.has_latent  # one is enough
         if not enabled:
-            self.project_latent = nn.Conv2d(channels, width, kernel_size=1)
-            self.project_multiscale = nn.Conv2d(shape.multiscale[0], width, kernel_size=1, bias=False)
+            if self.has_latent:
+                self.project_latent = nn.Conv2d(channels, width, kernel_size=1)
+            self.project_multiscale = nn.Conv2d(shape.multiscale[0], width, kernel_size=1, bias=bias)
             return
         # F_MS has many times the channels of Stable Diffusion's latent: to adjust it to those 4 would lose nearly all.
         adjusted = max(channels, width)
         self.adjust = nn.Conv2d(shape.multiscale[0], adjusted, kernel_size=1)
-        self.conv_latent = nn.Conv2d(channels, width, kernel_size=self.stride, stride=self.stride)
-        self.conv_multiscale = nn.Conv2d(adjusted, width, kernel_size=1, bias=False)
+        if self.has_latent:
+            self.conv_latent = nn.Conv2d(channels, width, kernel_size=self.stride, stride=self.stride)
+        self.conv_multiscale = nn.Conv2d(adjusted, width, kernel_size=1, bias=bias)
         self.channel_attention = ChannelAttention(width)
         self.spatial_attention = SpatialAttention()
 
-    def forward(self, latent: Tensor, multiscale: Tensor) -> Tensor:
+    def forward(self, latent: Tensor | None, multiscale: Tensor) -> Tensor:
         """Return F_DFF.
 
         Args:
-            latent: (N, C, h, w) float, F_Latent.
+            latent: (N, C, h, w) float, F_Latent; None where the features have none.
             multiscale: (N, Cm, g, g) float, F_MS.
 
         Returns:
             (N, width, h', w') float.
         """
         if not self.enabled:
+            projected = self._on_blocks(self.standardise_multiscale.convolve(multiscale, self.project_multiscale))
+            if latent is None:
+                return projected
             blocks = F.avg_pool2d(latent.to(self.standardise_latent.std.dtype), self.stride)
-            projected = self.standardise_multiscale.convolve(multiscale, self.project_multiscale)
-            return self.standardise_latent.convolve(blocks, self.project_latent) + self._on_blocks(projected)
+            return self.standardise_latent.convolve(blocks, self.project_latent) + projected
         adjusted = F.gelu(self.standardise_multiscale.convolve(multiscale, self.adjust))
-        blocks = self.standardise_latent.convolve(latent, self.conv_latent)
-        fused = F.gelu(blocks + self.conv_multiscale(self._on_blocks(adjusted)))
+        fused = self.conv_multiscale(self._on_blocks(adjusted))
+        if latent is not None:
+            fused = self.standardise_latent.convolve(latent, self.conv_latent) + fused
+        fused = F.gelu(fused)
         fused = fused * self.channel_attention(fused)
         attended: Tensor = fused * self.spatial_attention(fused)
         return attended

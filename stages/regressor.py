@@ -60,12 +60,14 @@ class Branch(nn.Module):
 
     def set_input_statistics(self, moments: BranchMoments) -> None:
         """Set what the inputs are standardised with; part of the state dict."""
-        self.dff.standardise_latent.set(moments.latent)
         self.dff.standardise_multiscale.set(moments.multiscale)
+        if moments.latent is not None:
+            self.dff.standardise_latent.set(moments.latent)
 
     def forward(self, view: BranchInput, frame_mask: Tensor) -> Tensor:
         """Return concat(F_FFF, F_TCAB), (B, F, self.width), of a view with leading axes (B, F)."""
-        fused = self.dff(view.latent.flatten(0, 1), view.multiscale.flatten(0, 1))
+        every_frame = view.map(lambda part: part.flatten(0, 1))
+        fused = self.dff(every_frame.latent, every_frame.multiscale)
         features: Tensor = self.fff(self.tdm(fused.unflatten(0, frame_mask.shape)))
         if self.tcab is None:
             return features
@@ -107,12 +109,12 @@ class Regressor(nn.Module):
 
     def forward(self, batch: VideoBatch) -> Prediction:
         """Return the quality of each video, averaged over the crops it comes with."""
-        mask, crops = batch.frame_mask, batch.crop.latent.shape[1]
+        mask, crops = batch.frame_mask, batch.crop.frames.shape[1]
         parts = []
         if self.resize_branch is not None:
             parts.append(self.resize_branch(batch.resize, mask).unsqueeze(1).expand(-1, crops, -1, -1))
         if self.crop_branch is not None:
-            every_crop = BranchInput(*(part.flatten(0, 1) for part in batch.crop.parts()))
+            every_crop = batch.crop.map(lambda part: part.flatten(0, 1))
             parts.append(self.crop_branch(every_crop, mask.repeat_interleave(crops, dim=0)).unflatten(0, (-1, crops)))
         quality, weight = self.head(torch.cat(parts, dim=-1), mask.unsqueeze(1).expand(-1, crops, -1))
         return Prediction((quality * weight).sum(-1).mean(1), quality.mean(1), weight.mean(1))

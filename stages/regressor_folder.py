@@ -292,4 +292,5 @@ def _weights_file(split: Split) -> str:
 
 
 def _shape_from(stored: Mapping[str, Any]) -> BranchShape:
-    return BranchShape(tuple(stored["latent"]), tuple(stored["multiscale"]), stored["frame_size"])
+    latent = None if stored["latent"] is None else tuple(stored["latent"])
+    return BranchShape(latent, tuple(stored["multiscale"]), stored["frame_size"])

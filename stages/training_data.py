@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,7 +42,8 @@ class FeatureSource(Protocol):
     """Gives a video's features by its id: F frames, K crops; F may differ between videos.
 
     The keys and shapes are ``resize/latent`` (F, C, h, w) and ``resize/multiscale`` (F, Cm, g, g) float16,
-    ``resize/frames`` (F, S, S, 3) uint8 RGB, and the same under ``crop/`` with a second axis of K.
+    ``resize/frames`` (F, S, S, 3) uint8 RGB, and the same under ``crop/`` with a second axis of K. Features of a
+    backbone without a latent lack both ``latent``.
     """
 
     def __getitem__(self, video_id: str, /) -> Mapping[str, NDArray[Any]]:
@@ -55,12 +56,12 @@ class BranchShape:
     """Shapes of what one frame of a view comes with.
 
     Attributes:
-        latent: (C, h, w) of the latent.
+        latent: (C, h, w) of the latent; None where there is none.
         multiscale: (Cm, g, g) of the decoder's feature maps, brought to one grid.
         frame_size: S, side of the view in pixels.
     """
 
-    latent: tuple[int, int, int]
+    latent: tuple[int, int, int] | None
     multiscale: tuple[int, int, int]
     frame_size: int
 
@@ -70,18 +71,28 @@ class BranchInput:
     """The features of one view; ``...`` is (B, F) for a batch of videos, or (B, K, F) for K crops of each.
 
     Attributes:
-        latent: (..., C, h, w) float, F_Latent.
+        latent: (..., C, h, w) float, F_Latent; None where the backbone has no latent.
         multiscale: (..., Cm, g, g) float, F_MS.
         frames: (..., S, S, 3) uint8, RGB.
     """
 
-    latent: Tensor
+    latent: Tensor | None
     multiscale: Tensor
     frames: Tensor
 
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the three in the order of the fields."""
-        return self.latent, self.multiscale, self.frames
+    def parts(self) -> list[Tensor]:
+        """Return what there is, in the order of the fields."""
+        return [part for part in (self.latent, self.multiscale, self.frames) if part is not None]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> BranchInput:
+        """Return the same with every part changed."""
+        return BranchInput.of([change(part) for part in self.parts()])
+
+    @classmethod
+    def of(cls, parts: Sequence[Tensor]) -> BranchInput:
+        """Return what :meth:`parts` was taken from: without a latent where there are but two."""
+        *latent, multiscale, frames = parts
+        return cls(latent[0] if latent else None, multiscale, frames)
 
 
 @dataclass(frozen=True)
@@ -101,21 +112,23 @@ class VideoBatch:
 
 @dataclass(frozen=True)
 class BranchMoments:
-    """Moments of the inputs of one branch, over all places, frames, crops and videos."""
+    """Moments of the inputs of one branch, over all places, frames, crops and videos; ``latent`` may be absent."""
 
-    latent: ChannelMoments
+    latent: ChannelMoments | None
     multiscale: ChannelMoments
 
     @classmethod
     def of(cls, view: BranchInput) -> BranchMoments:
         """Return the moments of one video's view, any leading axes."""
-        return cls(ChannelMoments.of(view.latent), ChannelMoments.of(view.multiscale))
+        latent = None if view.latent is None else ChannelMoments.of(view.latent)
+        return cls(latent, ChannelMoments.of(view.multiscale))
 
     @classmethod
     def combined(cls, moments: Sequence[BranchMoments]) -> BranchMoments:
         """Return the moments of several videos together."""
+        latents = [each.latent for each in moments if each.latent is not None]
         return cls(
-            ChannelMoments.combined([each.latent for each in moments]),
+            ChannelMoments.combined(latents) if latents else None,
             ChannelMoments.combined([each.multiscale for each in moments]),
         )
 
@@ -135,12 +148,12 @@ class LoadedVideo:
     @property
     def frames(self) -> int:
         """F, the number of frames."""
-        return len(self.resize.latent)
+        return len(self.resize.frames)
 
     @property
     def crops(self) -> int:
         """K, the number of crops."""
-        return len(self.crop.latent)
+        return len(self.crop.frames)
 
     @property
     def size(self) -> int:
@@ -172,22 +185,24 @@ def load_video(arrays: Mapping[str, NDArray[Any]], video_id: str) -> LoadedVideo
     Raises:
         TrainingDataError: An array is missing, has the wrong shape or holds a value that is not finite.
     """
-    missing = [f"{view}/{part}" for view in _VIEWS for part in _PARTS if f"{view}/{part}" not in arrays]
+    has_latent = any(f"{view}/latent" in arrays for view in _VIEWS)
+    parts = [part for part in _PARTS if has_latent or part != "latent"]
+    missing = [f"{view}/{part}" for view in _VIEWS for part in parts if f"{view}/{part}" not in arrays]
     if missing:
         raise TrainingDataError(f"The features of '{video_id}' lack {', '.join(missing)}.", _EXTRACT_AGAIN)
     # Read once: a feature source may fetch and check an array each time it is asked for.
-    arrays = {f"{view}/{part}": arrays[f"{view}/{part}"] for view in _VIEWS for part in _PARTS}
-    leading = {view: arrays[f"{view}/latent"].shape[:-_PART_AXES] for view in _VIEWS}
+    arrays = {f"{view}/{part}": arrays[f"{view}/{part}"] for view in _VIEWS for part in parts}
+    leading = {view: arrays[f"{view}/{parts[0]}"].shape[:-_PART_AXES] for view in _VIEWS}
     for view in _VIEWS:
-        for part in _PARTS:
+        for part in parts:
             _check_array(arrays[f"{view}/{part}"], f"'{view}/{part}' of '{video_id}'", leading[view])
     if len(leading["resize"]) != 1 or len(leading["crop"]) != 2 or leading["resize"] != leading["crop"][:1]:
         raise TrainingDataError(
             f"The features of '{video_id}' have leading axes {leading}; (F,) and (F, K) are expected.", _EXTRACT_AGAIN
         )
-    resize = (_tensor(arrays[f"resize/{part}"]) for part in _PARTS)
-    crop = (_tensor(arrays[f"crop/{part}"].swapaxes(0, 1)) for part in _PARTS)
-    return LoadedVideo(BranchInput(*resize), BranchInput(*crop))
+    resize = [_tensor(arrays[f"resize/{part}"]) for part in parts]
+    crop = [_tensor(arrays[f"crop/{part}"].swapaxes(0, 1)) for part in parts]
+    return LoadedVideo(BranchInput.of(resize), BranchInput.of(crop))
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
@@ -211,17 +226,17 @@ def collate(videos: Sequence[LoadedVideo], crops: Sequence[Sequence[int]], devic
     whole = [[video.resize] for video in videos]
     chosen = [[_crop(video.crop, number) for number in numbers] for video, numbers in zip(videos, crops, strict=True)]
     return VideoBatch(
-        resize=BranchInput(*(_move(part.squeeze(1), device) for part in _stacked(whole, longest))),
-        crop=BranchInput(*(_move(part, device) for part in _stacked(chosen, longest))),
+        resize=_stacked(whole, longest).map(lambda part: _move(part.squeeze(1), device)),
+        crop=_stacked(chosen, longest).map(lambda part: _move(part, device)),
         frame_mask=_move(mask, device),
     )
 
 
 def _crop(crops: BranchInput, number: int) -> BranchInput:
-    return BranchInput(*(part[number] for part in crops.parts()))
+    return crops.map(lambda part: part[number])
 
 
-def _stacked(views: Sequence[Sequence[BranchInput]], frames: int) -> list[Tensor]:
+def _stacked(views: Sequence[Sequence[BranchInput]], frames: int) -> BranchInput:
     """Copy each part of B x K views (F, ...) to (B, K, frames, ...), with zeros after a video's last frame."""
     first = views[0][0]
     stacked = []
@@ -234,7 +249,7 @@ def _stacked(views: Sequence[Sequence[BranchInput]], frames: int) -> list[Tensor
                 place[: len(part)] = part
                 place[len(part) :] = 0
         stacked.append(torch.from_numpy(target))
-    return stacked
+    return BranchInput.of(stacked)
 
 
 def _move(part: Tensor, device: torch.device) -> Tensor:
@@ -243,13 +258,16 @@ def _move(part: Tensor, device: torch.device) -> Tensor:
 
 
 def _shape_of(view: BranchInput) -> BranchShape:
-    channels, height, width = view.latent.shape[-3:]
-    multiscale_channels, multiscale_height, multiscale_width = view.multiscale.shape[-3:]
     return BranchShape(
-        latent=(channels, height, width),
-        multiscale=(multiscale_channels, multiscale_height, multiscale_width),
+        latent=None if view.latent is None else _last_three(view.latent),
+        multiscale=_last_three(view.multiscale),
         frame_size=view.frames.shape[-2],
     )
+
+
+def _last_three(maps: Tensor) -> tuple[int, int, int]:
+    channels, height, width = maps.shape[-_PART_AXES:]
+    return channels, height, width
 
 
 def _check_array(array: NDArray[Any], name: str, leading: tuple[int, ...]) -> None:

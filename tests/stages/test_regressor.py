@@ -21,7 +21,8 @@ from diffvqa.stages.training_data import BranchInput, BranchMoments, BranchShape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHAPE = BranchShape(latent=(3, 8, 8), multiscale=(5, 4, 4), frame_size=16)
+LATENT = (3, 8, 8)
+SHAPE = BranchShape(latent=LATENT, multiscale=(5, 4, 4), frame_size=16)
 RECIPE = TrainRecipe(width=4, tcab_patch=8, tcab_width=4, tcab_state=2, head_width=8)
 
 
@@ -32,7 +33,7 @@ def make_regressor(seed: int = 0, recipe: TrainRecipe = RECIPE) -> Regressor:
 
 def random_view(*leading: int) -> BranchInput:
     return BranchInput(
-        torch.randn(*leading, *SHAPE.latent).half(),
+        torch.randn(*leading, *LATENT).half(),
         torch.randn(*leading, *SHAPE.multiscale).half(),
         torch.randint(0, 256, (*leading, 16, 16, 3), dtype=torch.uint8),
     )
@@ -49,7 +50,12 @@ def moments_of(batch: VideoBatch) -> dict[str, BranchMoments]:
 
 
 def take(view: BranchInput, *index: slice | int) -> BranchInput:
-    return BranchInput(*(part[index] for part in view.parts()))
+    return view.map(lambda part: part[index])
+
+
+def latent_of(view: BranchInput) -> torch.Tensor:
+    assert view.latent is not None
+    return view.latent
 
 
 @torch.no_grad()
@@ -118,7 +124,7 @@ def test_every_parameter_learns(variant: str) -> None:
 
 def test_inputs_are_standardised_with_stored_statistics() -> None:
     batch = random_batch(4, 3, 2)
-    shifted = BranchInput(batch.resize.latent * 64, batch.resize.multiscale * 64 - 99, batch.resize.frames)
+    shifted = BranchInput(latent_of(batch.resize) * 64, batch.resize.multiscale * 64 - 99, batch.resize.frames)
     regressor, moved = make_regressor(), make_regressor()
     regressor.set_input_statistics(moments_of(batch))
     moved.set_input_statistics(moments_of(replace(batch, resize=shifted)))
@@ -133,7 +139,7 @@ def test_inputs_are_standardised_with_stored_statistics() -> None:
 
 def test_a_channel_that_never_varies_does_no_harm() -> None:
     batch = random_batch(2, 2, 1)
-    batch.resize.latent[:, :, 1] = 4.0
+    latent_of(batch.resize)[:, :, 1] = 4.0
     regressor = make_regressor()
     regressor.set_input_statistics(moments_of(batch))
     assert run(regressor, batch).score.isfinite().all()
@@ -142,7 +148,8 @@ def test_a_channel_that_never_varies_does_no_harm() -> None:
 def test_moments_of_parts_combine_to_those_of_all_values_of_a_channel() -> None:
     views = [random_view(2), random_view(3, 4)]
     found = BranchMoments.combined([BranchMoments.of(view) for view in views])
-    latents = torch.cat([view.latent.double().reshape(-1, *SHAPE.latent) for view in views])
+    latents = torch.cat([latent_of(view).double().reshape(-1, *LATENT) for view in views])
+    assert found.latent is not None
     assert found.latent.count == latents[:, 0].numel()
     assert torch.allclose(found.latent.mean, latents.mean((0, 2, 3)), atol=1e-5)
     assert torch.allclose(found.latent.variance, latents.var((0, 2, 3), correction=0), atol=1e-5)
@@ -228,3 +235,29 @@ def test_dropout_is_only_for_training() -> None:
     regressor.train()
     scores: list[Tensor] = [run(regressor, batch).score for _ in range(3)]
     assert not all(torch.equal(scores[0], score) for score in scores)
+
+
+@pytest.mark.parametrize("dff", [True, False])
+def test_features_without_a_latent_are_fused_from_the_maps_alone(dff: bool) -> None:
+    shape = replace(SHAPE, latent=None)
+    recipe = RECIPE.model_copy(update={"dff": dff, "width": 16})
+    torch.manual_seed(0)
+    regressor, batch = Regressor(recipe, shape, shape), random_batch(2, 3, 2)
+    batch = replace(batch, resize=replace(batch.resize, latent=None), crop=replace(batch.crop, latent=None))
+    regressor.set_input_statistics(moments_of(batch))
+    regressor(batch).score.square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in regressor.named_parameters()}
+    gradients.pop("head.weight.4.bias", None)  # the softmax is blind to it
+    assert [name for name, grad in gradients.items() if grad is None or grad.eq(0).all()] == []
+    regressor.eval()
+    for view in ("resize", "crop"):
+        branch: BranchInput = getattr(batch, view)
+        other = replace(branch, multiscale=branch.multiscale.flip(-3))
+        changed = replace(batch, resize=other) if view == "resize" else replace(batch, crop=other)
+        assert not torch.allclose(run(regressor, changed).score, run(regressor, batch).score)
+
+
+def test_without_a_latent_dff_lies_on_the_grid_of_the_maps() -> None:
+    for grid, expected in ((4, 4), (8, 8), (16, 8), (7, 7)):
+        module = DiffusionFeatureFusion(BranchShape(None, (6, grid, grid), 16), width=5)
+        assert module(None, torch.randn(2, 6, grid, grid)).shape == (2, 5, expected, expected)

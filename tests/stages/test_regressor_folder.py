@@ -3,11 +3,13 @@ from __future__ import annotations
 import csv
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from stage_two_material import RECIPE as SMALL
 from stage_two_material import make_features, make_material
 from tensorboardX.proto.event_pb2 import Event
@@ -54,6 +56,24 @@ def test_a_model_read_back_predicts_the_same(folder: Path, trained: CrossValidat
     assert (found.score, found.score_std) == (expected.score, expected.score_std)
     assert np.array_equal(found.frame_quality, expected.frame_quality)
     assert np.array_equal(found.frame_weight, expected.frame_weight)
+
+
+def test_features_without_a_latent_train_are_stored_and_predict(tmp_path: Path) -> None:
+    def without_latent(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {name: array for name, array in arrays.items() if not name.endswith("latent")}
+
+    data = make_material(8, frames=2)
+    features = {video_id: without_latent(arrays) for video_id, arrays in data.features.items()}
+    splits = data.splits(RECIPE)[:1]
+    trained = train_all(features, data.samples, splits, RECIPE)
+    save_regressors(tmp_path / "model", trained, train_recipe=RECIPE, extract=EXTRACT, labels=LABELS)
+    loaded = load_regressors(tmp_path / "model")
+    assert loaded.regressors[0].crop_shape.latent is None
+    asked = without_latent(make_features(77, 0.5))
+    expected = predict([split.calibrated() for split in trained.splits], asked)
+    assert predict(loaded.calibrated(), asked).score == expected.score
+    with pytest.raises(RegressorFolderError, match="was trained on features of shapes"):
+        predict(loaded.calibrated(), make_features(77, 0.5))
 
 
 def test_the_tables_hold_every_prediction_and_epoch(folder: Path, trained: CrossValidation) -> None:
