@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,46 @@ def atomic_output(path: Path) -> Iterator[Path]:
             synchronise_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write to, which takes the place of ``folder`` when the block ends well.
+
+    Between the two renames that this takes, a former folder lies beside the new one, hidden.
+
+    Args:
+        folder: The folder to write or replace; its parent is made if absent.
+
+    Yields:
+        A folder beside it that no other process uses.
+
+    Raises:
+        OutputError: It cannot be made, written to the disk or renamed.
+    """
+    unfinished = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    try:
+        with reporting_output_errors(folder):
+            unfinished.mkdir(parents=True)
+        yield unfinished
+        with reporting_output_errors(folder):
+            synchronise_tree(unfinished)
+            _replace_folder(folder, unfinished)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _replace_folder(folder: Path, finished: Path) -> None:
+    former = folder.with_name(f"{finished.name}-former")
+    if folder.exists():
+        folder.rename(former)
+    try:
+        finished.rename(folder)
+    except BaseException:
+        if former.exists():
+            former.rename(folder)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> int:

@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +20,7 @@ from diffvqa.stages.extract_recipe import ExtractRecipe
 from diffvqa.stages.train_recipe import TrainRecipe
 
 SETTINGS_FILE = "settings.toml"
+Tables = TypeVar("Tables", bound=BaseModel)
 
 
 class Runtime(BaseModel):
@@ -65,16 +66,22 @@ class Settings(BaseModel):
 
 
 def resolve_settings(config: Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
-    """Return the settings from defaults, then a TOML file, then options.
+    """Return the settings from defaults, then a TOML file, then options; see :func:`resolve`."""
+    return resolve(Settings, config, options)
+
+
+def resolve(kind: type[Tables], config: Path | None = None, options: Mapping[str, Any] | None = None) -> Tables:
+    """Return settings of some kind from defaults, then a TOML file, then options.
 
     Args:
-        config: A TOML file with tables ``extract``, ``train`` and ``runtime``.
+        kind: A model whose fields are the tables.
+        config: A TOML file with these tables.
         options: Dotted key, such as ``extract.frames``, to value; None values are left out.
 
     Raises:
         ConfigError: The file cannot be read, a key is unknown, or a value is out of bounds; the message names it.
     """
-    tables = _read_toml(config) if config is not None else {}
+    tables = _read_toml(config, kind) if config is not None else {}
     for key, value in (options or {}).items():
         if value is None:
             continue
@@ -83,9 +90,9 @@ def resolve_settings(config: Path | None = None, options: Mapping[str, Any] | No
             raise ConfigError(f"'{key}' is no setting.", "Write TABLE.KEY=VALUE, such as extract.frames=16.")
         tables.setdefault(table, {})[setting] = value
     try:
-        return Settings.model_validate(tables)
+        return kind.model_validate(tables)
     except ValidationError as error:
-        raise _explained(error, config) from error
+        raise _explained(error, config, kind) from error
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -111,7 +118,7 @@ def _half_of_memory() -> float:
         return 4.0
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -120,21 +127,23 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}.", "Correct it, or start from --show-config.") from error
     for name, table in tables.items():
         if not isinstance(table, dict):
-            hint = "Put it under [extract], [train] or [runtime]."
+            *others, last = (f"[{table}]" for table in kind.model_fields)
+            hint = f"Put it under {', '.join(others)} or {last}."
             raise ConfigError(f"{path}: '{name}' stands outside a table.", hint)
     return tables
 
 
-def _explained(error: ValidationError, config: Path | None) -> ConfigError:
+def _explained(error: ValidationError, config: Path | None, kind: type[BaseModel]) -> ConfigError:
     """Say the first thing wrong in one line: which key, what value, what was expected."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     origin = f" (in {config} or an option)" if config is not None else ""
     if first["type"] == "extra_forbidden":
         *table, setting = (str(part) for part in first["loc"])
-        model = Settings.model_fields[table[0]].annotation if table else Settings
-        assert model is not None  # noqa: S101  # every field of Settings is annotated
+        model = kind.model_fields[table[0]].annotation if table else kind
+        assert model is not None  # noqa: S101  # every field is annotated
         known = sorted(getattr(model, "model_fields", {}))
         hint = did_you_mean(setting, known) or f"Known: {', '.join(known)}."
         return ConfigError(f"There is no setting '{key}'{origin}.", hint)
-    return ConfigError(f"{key} = {first['input']!r}{origin}: {first['msg']}.", "See --show-config for the defaults.")
+    hint = "See --show-config for the defaults."
+    return ConfigError(f"{key} = {first['input']!r}{origin}: {first['msg']}.", hint)

@@ -1,59 +1,108 @@
-"""``diffvqa pretrain``: make a ``nano`` model folder from photographs."""
+"""``diffvqa pretrain``: train a small diffusion U-Net on photographs and videos, from nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffvqa.pipeline import options
+from diffvqa.pipeline import denoiser_fit, options
+
+if TYPE_CHECKING:
+    from diffvqa.stages.denoiser_training.fit import FitOutcome
+    from diffvqa.stages.denoiser_training.recipe import DenoiserRecipe
 
 
-def pretrain(photos: Path, out: Path, *, unet_steps: int, controller_steps: int, seed: int) -> None:
-    """Train the small diffusion model on a folder of photographs, then its Controller, and write its folder.
+@dataclass(frozen=True)
+class PretrainSummary:
+    """What was trained.
+
+    Attributes:
+        model: The model folder.
+        journal: Folder of the losses and the checkpoint.
+        outcome: How far it came.
+    """
+
+    model: Path
+    journal: Path
+    outcome: FitOutcome
+
+
+def pretrain(
+    pictures: Sequence[Path],
+    out: Path,
+    recipe: DenoiserRecipe,
+    place: denoiser_fit.FitPlace,
+    *,
+    start_from: str | None = None,
+) -> PretrainSummary:
+    """Train the U-Net of a small diffusion model and write its folder, which has no Controller yet.
+
+    An interrupted training goes on where it was, as long as recipe and pictures are the same.
 
     Args:
-        photos: Folder of pictures, searched recursively.
-        out: The model folder to write.
-        unet_steps: Training steps of the U-Net.
-        controller_steps: Training steps of the Controller.
-        seed: Of the initial weights, the crops and the noise.
+        pictures: Folders and files of photographs and videos.
+        out: The model folder to write; the training is kept beside it, in ``<out>-training``.
+        recipe: Architecture and training.
+        place: Where and how long.
+        start_from: A model whose weights to begin with, by path or name, in place of random ones.
 
     Raises:
-        DatasetError: The folder holds no pictures.
+        DatasetError: There are no pictures.
         TrainingDataError: They are too small.
+        TrainingStateError: Another training lies there.
+        ModelFolderError: ``start_from`` cannot be loaded.
+        OutputError: The folder cannot be written.
     """
-    from diffvqa.pipeline.console import progress
-    from diffvqa.pipeline.errors import DatasetError
-    from diffvqa.stages.pretraining import PHOTO_SUFFIXES, PretrainSchedule, build_nano
-    from diffvqa.stages.pretraining import pretrain as train_networks
+    from diffvqa.cache.atomic import atomic_folder, reporting_output_errors
+    from diffvqa.pipeline.backbone import choose_device
+    from diffvqa.stages.denoiser_training.architecture import build_untrained
+    from diffvqa.stages.denoiser_training.objective import unet_denoising
+    from diffvqa.stages.diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
 
-    pictures = sorted(path for path in photos.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    if not pictures:
-        raise DatasetError(f"{photos} holds no pictures.", f"Known are {', '.join(sorted(PHOTO_SUFFIXES))}.")
-    schedule = PretrainSchedule(unet_steps=unet_steps, controller_steps=controller_steps, seed=seed)
-    done, total = 0, unet_steps + controller_steps
-    with progress("pretrain", total) as report:
-
-        def on_step(network: str, _: int, loss: float) -> None:
-            nonlocal done
-            done += 1
-            report.set(done, total, note=f"{network} loss {loss:.4f}")
-
-        model = train_networks(build_nano(seed), pictures, schedule, on_step)
-    model.save(out, half=True)
+    device = choose_device(place.device or "auto")
+    denoiser_fit.use_threads(place.threads)
+    if start_from is None:
+        model = build_untrained(recipe.architecture, recipe.pretrain.seed)
+        origin: dict[str, Any] = {"architecture": recipe.architecture.model_dump(mode="json")}
+    else:
+        folder = locate_model_folder(start_from)
+        model, origin = load_model_folder(folder, start_controller=True), {"start_from": hash_model_folder(folder)}
+    loaded = denoiser_fit.read_training_pictures(pictures, recipe.pretrain, place)
+    journal = denoiser_fit.journal_folder(out) / "pretrain"
+    denoising = unet_denoising(model.to(device))
+    outcome = denoiser_fit.fit_with_journal(denoising, loaded, recipe.pretrain, place, folder=journal, origin=origin)
+    with atomic_folder(out) as unfinished, reporting_output_errors(out):
+        model.save(unfinished, half=True, controller=False)
+    return PretrainSummary(out, journal, outcome)
 
 
 def command(
-    photos: Annotated[Path, typer.Argument(help="Folder of photographs.", show_default=False)],
+    pictures: denoiser_fit.Pictures,
     out: Annotated[Path, typer.Option("--out", help="The model folder to write.", show_default=False)],
-    unet_steps: Annotated[int, typer.Option(min=1, help="Training steps of the U-Net.")] = 4500,
-    controller_steps: Annotated[int, typer.Option(min=1, help="Training steps of the Controller.")] = 1500,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, crops and noise.")] = 0,
+    start_from: Annotated[
+        str | None,
+        typer.Option("--start-from", metavar="MODEL", help="Begin with this model's weights.", show_default=False),
+    ] = None,
+    max_minutes: denoiser_fit.MaxMinutes = None,
+    accumulate: denoiser_fit.Accumulate = 1,
+    threads: denoiser_fit.Threads = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever lies there.")] = False,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    config: denoiser_fit.Recipe = None,
+    assignments: options.Set = None,
+    show_config: options.ShowConfig = False,
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
-    """Make a small diffusion model from photographs, as the shipped 'nano' was made."""
-    pretrain(photos, out, unet_steps=unet_steps, controller_steps=controller_steps, seed=seed)
+    """Train a small diffusion model on photographs and videos, as the shipped 'nano' was made."""
+    recipe = denoiser_fit.resolve_recipe(config, assignments, show=show_config)
+    place = denoiser_fit.FitPlace(device, workers, threads, accumulate, max_minutes, overwrite)
+    summary = pretrain(pictures, out, recipe, place, start_from=start_from)
+    denoiser_fit.tell_outcome(summary.outcome, recipe.pretrain, summary.journal)
     typer.echo(f"model: {out}")
-    typer.echo(f"use it with: diffvqa extract NAME --model {out}")
+    if summary.outcome.is_finished:
+        typer.echo(f"next: diffvqa adapt PICTURES… --model {out}")

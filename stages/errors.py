@@ -23,3 +23,7 @@ class TrainingDataError(DiffVQAError):
 
 class RegressorFolderError(DiffVQAError):
     """A trained regressor's folder is missing, unreadable or made from other features."""
+
+
+class TrainingStateError(DiffVQAError):
+    """A training that was begun cannot be gone on with: it was another one, or its checkpoint is damaged."""

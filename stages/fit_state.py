@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from diffvqa.cache.atomic import atomic_output
+from diffvqa.stages.tensor_file import TensorFile
 
 
 @dataclass(frozen=True)
@@ -61,30 +58,28 @@ class FitState:
         Raises:
             OutputError: It cannot be written.
         """
-        metadata = {
-            "numbers": json.dumps(self.numbers),
-            "best_epoch": json.dumps(self.best_epoch),
-            "curve": json.dumps([[getattr(record, each.name) for each in fields(record)] for record in self.curve]),
+        values = {
+            "numbers": self.numbers,
+            "best_epoch": self.best_epoch,
+            "curve": [[getattr(record, each.name) for each in fields(record)] for record in self.curve],
         }
-        with atomic_output(path) as temporary:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in self.tensors.items()}, temporary, metadata)
+        TensorFile(self.tensors, values).save(path)
 
     @classmethod
     def load(cls, path: Path) -> FitState | None:
         """Read a state back; None where there is none, or it is damaged."""
+        stored = TensorFile.load(path)
+        if stored is None:
+            return None
         try:
-            with safe_open(path, framework="pt") as file:
-                stored = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-            curve = tuple(EpochRecord(*values) for values in json.loads(stored["curve"]))
-            return cls(tensors, json.loads(stored["numbers"]), json.loads(stored["best_epoch"]), curve)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            curve = tuple(EpochRecord(*record) for record in stored.values["curve"])
+            return cls(dict(stored.tensors), stored.values["numbers"], stored.values["best_epoch"], curve)
+        except (KeyError, TypeError):
             return None
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose names start with ``prefix.``, without it."""
-        start = f"{prefix}."
-        return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
+        return TensorFile(self.tensors, {}).part(prefix)
 
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -105,3 +100,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.ndim > 1:  # files hold no memory layout, and fused steps expect the parameter's
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from diffvqa.stages.accelerators import fresh_accelerator
 from diffvqa.stages.fit_state import EpochRecord, FitState, optimizer_tensors, prefixed, restore_optimizer
 from diffvqa.stages.losses import quality_loss
 from diffvqa.stages.metrics import pearson_correlation, spearman_correlation
@@ -25,8 +24,6 @@ from diffvqa.stages.seeding import derive_seed
 from diffvqa.stages.train_recipe import TrainRecipe
 from diffvqa.stages.training_data import VideoBatch, VideoSample, collate
 from diffvqa.stages.video_store import VideoStore
-
-_MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class _Fit:
         self.part, self.recipe, self.device = part, recipe, device
         self.generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "batches", part.index))
         self.regressor = _build_regressor(part, recipe, initial)
-        self.accelerator = _accelerator(device, recipe.precision)
+        self.accelerator = fresh_accelerator(device, recipe.precision)
         steps = recipe.epochs * len(_batch_sizes(len(part.train), recipe.batch_size))
         peak = recipe.learning_rate * (recipe.fine_tune_rate if initial is not None else 1.0)
         groups = _parameter_groups(self.regressor, recipe.weight_decay)
@@ -312,14 +309,6 @@ def _build_regressor(part: TrainingPart, recipe: TrainRecipe, initial: Mapping[s
     else:
         regressor.load_state_dict(dict(initial))
     return regressor
-
-
-def _accelerator(device: torch.device, precision: str) -> Accelerator:
-    # Its settings are one per process, and those of an earlier training may differ.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return Accelerator(mixed_precision=_MIXED_PRECISION[precision], cpu=device.type == "cpu")
 
 
 def _batch_sizes(videos: int, size: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ _AHEAD = 2
 
 def prefetched(
     prepare: Callable[[Item], Prepared], items: Iterable[Item], *, ahead: int = _AHEAD
-) -> Iterator[Prepared]:
+) -> Generator[Prepared, None, None]:
     """Yield ``prepare(item)`` for each item, in order; another thread works up to ``ahead`` items in advance.
 
     Args:

@@ -6,8 +6,6 @@ import csv
 import hashlib
 import json
 import math
-import shutil
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from diffvqa.cache.atomic import reporting_output_errors
+from diffvqa.cache.atomic import atomic_folder, reporting_output_errors
 from diffvqa.cache.errors import OutputError
 from diffvqa.stages.calibration import Calibration
 from diffvqa.stages.errors import RegressorFolderError
@@ -99,16 +97,10 @@ def save_regressors(
     """
     if folder.exists() and not (folder / MODEL_FILE).is_file() and not (folder.is_dir() and _is_empty(folder)):
         raise OutputError(f"{folder} is there already and holds no trained model.", "Choose another folder.")
-    unfinished = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        with reporting_output_errors(folder):
-            unfinished.mkdir(parents=True)
-            _write(unfinished, result, train_recipe, extract, labels)
-            for name, text in (notes or {}).items():
-                (unfinished / name).write_text(text, encoding="utf-8")
-            _replace(folder, unfinished)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with atomic_folder(folder) as unfinished, reporting_output_errors(folder):
+        _write(unfinished, result, train_recipe, extract, labels)
+        for name, text in (notes or {}).items():
+            (unfinished / name).write_text(text, encoding="utf-8")
 
 
 def load_regressors(folder: Path) -> LoadedRegressors:
@@ -263,20 +255,6 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-
-
-def _replace(folder: Path, finished: Path) -> None:
-    """Put ``finished`` in the place of ``folder``; between the two renames the former model lies beside it."""
-    former = folder.with_name(f"{finished.name}-former")
-    if folder.exists():
-        folder.rename(former)
-    try:
-        finished.rename(folder)
-    except BaseException:
-        if former.exists():
-            former.rename(folder)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
 
 
 def _is_empty(folder: Path) -> bool:

@@ -101,10 +101,11 @@ def make_clip(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeC
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of the nano architecture, as small as it gets, with seeded random weights."""
-    from diffvqa.stages.pretraining import build_nano
+    from diffvqa.stages.denoiser_training.architecture import build_untrained
+    from diffvqa.stages.denoiser_training.recipe import Architecture
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    build_nano(seed=7, widths=(16, 16, 16), block_size=4).save(folder)
+    build_untrained(Architecture(widths=(16, 16, 16)), seed=7).save(folder)
     return folder
 
 

@@ -70,18 +70,20 @@ class DiffusionModel:
         self.autoencoder.to(device)
         return replace(self, null_prompt=self.null_prompt.to(device))
 
-    def save(self, folder: Path, *, half: bool = False) -> None:
+    def save(self, folder: Path, *, half: bool = False, controller: bool = True) -> None:
         """Write the model as a folder that :func:`load_model_folder` reads.
 
         Args:
             folder: Where to; made if absent.
             half: Store the weights as float16, half the size.
+            controller: Whether to write the Controller too; one that is not adapted yet is better left out.
 
         Raises:
             OutputError: The folder cannot be written to.
         """
         write_network(self.unet, folder / "unet", half=half)
-        write_network(self.controller, folder / "controller", half=half)
+        if controller:
+            write_network(self.controller, folder / "controller", half=half)
         match self.autoencoder:
             case PixelUnshuffleAutoencoder():
                 self.autoencoder.save_config(folder / "vae")

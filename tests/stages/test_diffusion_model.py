@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from diffvqa.stages.denoiser_training.architecture import build_untrained
+from diffvqa.stages.denoiser_training.recipe import Architecture
 from diffvqa.stages.diffusion.autoencoder import PixelUnshuffleAutoencoder, to_model_range
 from diffvqa.stages.diffusion.controller import Controller
 from diffvqa.stages.diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
 from diffvqa.stages.errors import ModelFolderError
-from diffvqa.stages.pretraining import build_nano
+
+TINY = Architecture(widths=(16, 16, 16))
 
 
 @given(block=st.sampled_from([1, 2, 4, 8]), rows=st.integers(1, 4), columns=st.integers(1, 4))
@@ -31,7 +34,7 @@ def test_pixels_map_to_minus_one_to_one() -> None:
 
 @torch.inference_mode()
 def test_an_untrained_controller_changes_nothing_bit_for_bit() -> None:
-    model = build_nano(seed=1, widths=(16, 16, 16))
+    model = build_untrained(TINY, seed=1)
     model.unet.eval()
     model.controller.eval()
     z_0, z_t = torch.randn(2, 48, 8, 8), torch.randn(2, 48, 8, 8)
@@ -42,7 +45,7 @@ def test_an_untrained_controller_changes_nothing_bit_for_bit() -> None:
 
 @torch.inference_mode()
 def test_the_two_convolutions_equal_one_over_the_concatenation() -> None:
-    controller = build_nano(seed=1, widths=(16, 16, 16)).controller
+    controller = build_untrained(TINY, seed=1).controller
     nn.init.normal_(controller.controlnet_cond_embedding.weight)
     z_t, z_0 = torch.randn(2, 48, 8, 8), torch.randn(2, 48, 8, 8)
     both = nn.Conv2d(96, 16, kernel_size=3, padding=1)
@@ -54,7 +57,7 @@ def test_the_two_convolutions_equal_one_over_the_concatenation() -> None:
 
 @torch.inference_mode()
 def test_a_folder_gives_back_the_same_model_the_controller_whole(tmp_path: Path) -> None:
-    model = build_nano(seed=2, widths=(16, 16, 16))
+    model = build_untrained(TINY, seed=2)
     for parameter in model.controller.parameters():
         nn.init.normal_(parameter, std=0.05)
     model.unet.eval()
@@ -69,7 +72,7 @@ def test_a_folder_gives_back_the_same_model_the_controller_whole(tmp_path: Path)
 
 
 def test_half_precision_halves_the_folder_and_loads_as_float32(tmp_path: Path) -> None:
-    model = build_nano(seed=2, widths=(16, 16, 16))
+    model = build_untrained(TINY, seed=2)
     model.save(tmp_path / "full")
     model.save(tmp_path / "half", half=True)
     sizes = [(tmp_path / name / "unet/diffusion_pytorch_model.safetensors").stat().st_size for name in ("full", "half")]

@@ -1,0 +1,23 @@
+"""Hugging Face accelerate, one training after another in the same process."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+_MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def fresh_accelerator(device: torch.device, precision: str) -> Accelerator:
+    """Return an accelerator whose settings are those of no earlier training.
+
+    Args:
+        device: Where to compute.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
+    # Its settings are one per process, and those of an earlier training may differ.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return Accelerator(mixed_precision=_MIXED_PRECISION[precision], cpu=device.type == "cpu")
