@@ -15,6 +15,7 @@ from diffvqa.pipeline import (
     evaluate,
     export,
     extract,
+    import_controller,
     list_datasets,
     metrics,
     prepare,
@@ -46,6 +47,7 @@ app.command("export")(export.command)
 app.command("metrics")(metrics.command)
 app.command("demo")(demo.command)
 app.command("pretrain")(pretrain.command)
+app.command("import-controller")(import_controller.command)
 app.add_typer(cache.app, name="cache", help="Look at a feature cache, check it, or join several.")
 
 

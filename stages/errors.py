@@ -17,6 +17,10 @@ class DeviceMemoryError(DiffVQAError):
     """The least that can be computed at once does not fit the device's memory."""
 
 
+class CheckpointError(DiffVQAError):
+    """A checkpoint of another program cannot be imported."""
+
+
 class TrainingDataError(DiffVQAError):
     """The data cannot be trained on: too few contents, missing or constant scores, no features."""
 

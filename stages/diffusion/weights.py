@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +26,14 @@ _PICKLED = ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin", "
 # Autoencoders saved before diffusers 0.17, Stable Diffusion's own among them, name their attention so.
 _FORMER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _FORMER_NAME = re.compile(r"(?<=\.attentions\.\d\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
+
+
+class Shaped(Protocol):
+    """A tensor, or what is known of one that still lies in a file."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Its extents."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +130,60 @@ def load_network(network_class: Any, folder: Path) -> Any:
             "Only U-Nets of Stable Diffusion 1.x and 2.x and their kin are supported.",
         )
     stored = stored_tensors(folder)
-    with torch.device("meta"):
-        network: nn.Module = _build(network_class, config, folder)
-    _compare(folder, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}, stored)
+    network = empty_network(network_class, config, str(folder / CONFIG_FILE))
+    require_fitting(network, stored, str(folder))
     network.load_state_dict(_read(stored), assign=True)
     return network.eval()
+
+
+def empty_network(network_class: Any, config: Mapping[str, Any], where: str) -> Any:
+    """Return a network of which only names and shapes are there: its tensors are on torch's ``meta`` device.
+
+    Args:
+        network_class: diffusers' class of the network.
+        config: Its configuration.
+        where: The configuration's origin, named in the message.
+
+    Raises:
+        ModelFolderError: The configuration describes no such network.
+    """
+    try:
+        with torch.device("meta"):
+            return network_class.from_config(config)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise ModelFolderError(
+            f"{where} describes no {network_class.__name__}: {first_line}", "Fetch the model folder anew."
+        ) from error
+
+
+def require_fitting(network: nn.Module, tensors: Mapping[str, Shaped], where: str) -> None:
+    """Check that ``tensors`` are those of ``network``, by name and shape.
+
+    Args:
+        network: On any device.
+        tensors: What is to be loaded into it.
+        where: Their origin, named in the message.
+
+    Raises:
+        ModelFolderError: One is missing, has another shape, or is unknown to the network.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise ModelFolderError(f"{where}: the weights hold no tensor '{name}'.", _MIXED)
+        if tuple(tensors[name].shape) != shape:
+            raise ModelFolderError(
+                f"{where}: tensor '{name}' has the shape {_in_words(tensors[name].shape)}; "
+                f"the network's configuration asks for {_in_words(shape)}.",
+                _MIXED,
+            )
+    unknown = sorted(tensors.keys() - expected.keys())
+    if unknown:
+        raise ModelFolderError(
+            f"{where}: the network's configuration knows nothing of {len(unknown)} tensors, such as '{unknown[0]}'.",
+            _MIXED,
+        )
 
 
 def write_network(network: Any, folder: Path, *, half: bool = False) -> None:
@@ -164,6 +221,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, *, half: bool = Fal
 
 
 _COMPLETE = "Give a complete model folder."
+_MIXED = "Configuration and weights come from different models, or one is incomplete."
 
 
 def _index_name(weights: str) -> str:
@@ -195,36 +253,7 @@ def _present_name(match: re.Match[str]) -> str:
     return _FORMER_NAMES[match[0]]
 
 
-def _build(network_class: Any, config: dict[str, Any], folder: Path) -> Any:
-    try:
-        return network_class.from_config(config)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise ModelFolderError(
-            f"{folder / CONFIG_FILE} describes no {network_class.__name__}: {first_line}",
-            "Fetch the model folder anew.",
-        ) from error
-
-
-def _compare(folder: Path, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor]) -> None:
-    for name, shape in expected.items():
-        if name not in stored:
-            raise ModelFolderError(f"{folder}: the weights hold no tensor '{name}'.", "Fetch the model folder anew.")
-        if stored[name].shape != shape:
-            raise ModelFolderError(
-                f"{folder}: tensor '{name}' has the shape {_in_words(stored[name].shape)}; "
-                f"{CONFIG_FILE} asks for {_in_words(shape)}.",
-                "Configuration and weights come from different models.",
-            )
-    unknown = sorted(stored.keys() - expected.keys())
-    if unknown:
-        raise ModelFolderError(
-            f"{folder}: {CONFIG_FILE} does not know {len(unknown)} of the tensors stored, such as '{unknown[0]}'.",
-            "Configuration and weights come from different models.",
-        )
-
-
-def _in_words(shape: tuple[int, ...]) -> str:
+def _in_words(shape: Sequence[int]) -> str:
     return " x ".join(str(extent) for extent in shape) or "()"
 
 
