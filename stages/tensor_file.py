@@ -14,6 +14,8 @@ from torch import Tensor
 
 from diffvqa.cache.atomic import atomic_output
 
+_VALUES = "values"
+
 
 @dataclass(frozen=True)
 class TensorFile:
@@ -34,19 +36,18 @@ class TensorFile:
             OutputError: It cannot be written.
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        # One entry: the order of several would differ from one writing to the next.
         with atomic_output(path) as temporary:
-            save_file(tensors, temporary, {name: json.dumps(value) for name, value in self.values.items()})
+            save_file(tensors, temporary, {_VALUES: json.dumps(self.values)})
 
     @classmethod
     def load(cls, path: Path) -> TensorFile | None:
         """Read a file back; None where there is none, or it is damaged."""
         try:
             with safe_open(path, framework="pt") as file:
-                values = {
-                    name: json.loads(value) for name, value in (file.metadata() or {}).items() if name != "format"
-                }
+                values = json.loads((file.metadata() or {})[_VALUES])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-        except (OSError, SafetensorError, ValueError):
+        except (OSError, SafetensorError, KeyError, ValueError):
             return None
         return cls(tensors, values)
 
