@@ -17,6 +17,7 @@ from diffvqa.pipeline import (
     extract,
     import_controller,
     list_datasets,
+    list_models,
     metrics,
     prepare,
     pretrain,
@@ -37,6 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("datasets")(list_datasets.command)
+app.command("models")(list_models.command)
 app.command("prepare")(prepare.command)
 app.command("extract")(extract.command)
 app.command("train")(train.command)

@@ -30,7 +30,7 @@ def with_random_weights(model: DiffusionModel) -> DiffusionModel:
 def hash_weights(model: DiffusionModel) -> str:
     """Return the SHA-256 over the configurations and weights of a model that lies in no folder."""
     digest = hashlib.sha256()
-    for part in (model.unet, model.controller, model.autoencoder, model.scheduler):
+    for part in (model.unet, model.controller, model.autoencoder.network, model.scheduler):
         digest.update(json.dumps(_settings(part), sort_keys=True, default=str).encode())
         for name, tensor in part.state_dict().items() if isinstance(part, torch.nn.Module) else ():
             digest.update(f"{name} {tuple(tensor.shape)}\n".encode())

@@ -21,6 +21,10 @@ class Autoencoder(Protocol):
     def latent_channels(self) -> int:
         """Number of channels of a latent."""
 
+    @property
+    def network(self) -> Any:
+        """What holds its configuration and, if anything was learned, its weights."""
+
     def encode(self, frames: Tensor) -> Tensor:
         """Return the latents z_0 = E(frame), always the same for the same frames.
 
@@ -68,6 +72,11 @@ class PixelUnshuffleAutoencoder(ConfigMixin):  # type: ignore[misc]  # untyped b
         """Number of channels of a latent."""
         return 3 * self.block_size**2
 
+    @property
+    def network(self) -> PixelUnshuffleAutoencoder:
+        """Itself: it has a configuration and no weights."""
+        return self
+
     def encode(self, frames: Tensor) -> Tensor:
         """Return the latents z_0 = E(frame).
 
@@ -103,7 +112,12 @@ class StableDiffusionAutoencoder:
     """
 
     def __init__(self, network: Any) -> None:
-        self.network = network
+        self._network = network
+
+    @property
+    def network(self) -> Any:
+        """Diffusers' ``AutoencoderKL``."""
+        return self._network
 
     @property
     def block_size(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,8 +54,6 @@ def test_an_imported_controller_makes_a_model_folder_that_loads(
 
 
 def test_a_base_folder_can_be_given_its_controller_in_place(base: Path, checkpoint: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(base, tmp_path / "sd21")
     arguments = ["import-controller", str(checkpoint), "--base", str(folder), "--out", str(folder), "--half"]
     assert main(arguments) == 0
@@ -70,3 +70,34 @@ def test_a_refused_checkpoint_leaves_nothing_behind(
         assert main(["import-controller", str(checkpoint), *arguments, "--out", str(out)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
         assert not out.exists()
+
+
+def test_models_lists_what_is_shipped_and_what_is_in_a_folder(
+    base: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "tiny")
+    shutil.copytree(base, tmp_path / "sd21")
+    broken = shutil.copytree(base, tmp_path / "xl")
+    (broken / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    (tmp_path / "other").mkdir()
+    assert main(["models", str(tmp_path), "--json"]) == 0
+    models = {Path(model["path"]).name: model for model in json.loads(capsys.readouterr().out)}
+    assert set(models) == {"nano", "sd21", "tiny", "xl"}
+    assert models["nano"]["name"] == "nano"
+    assert models["nano"]["has_controller"]
+    loaded = load_model_folder(tmp_path / "tiny")
+    assert models["tiny"]["weights_hash"] == hash_model_folder(tmp_path / "tiny")
+    assert models["tiny"]["parameters"]["unet"] == sum(tensor.numel() for tensor in loaded.unet.parameters())
+    assert models["tiny"]["parameters"]["vae"] == 0
+    assert models["tiny"]["latent_channels"] == loaded.autoencoder.latent_channels
+    sd = models["sd21"]
+    assert (sd["latent_channels"], sd["block_size"], sd["view_multiple"]) == (4, 8, 64)
+    assert sd["up_blocks"] == [128, 128, 64, 64]
+    assert (sd["has_controller"], sd["weights_hash"]) == (False, None)
+    assert "Stable Diffusion XL" in models["xl"]["error"]
+    assert main(["models", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert "cannot be used" in table
+    assert "nano" in table
+    assert main(["models", str(tmp_path / "other")]) == 2
+    assert "is no model folder, and holds none" in capsys.readouterr().err

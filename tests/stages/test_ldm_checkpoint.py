@@ -128,7 +128,7 @@ def test_a_whole_model_is_converted_exactly_tensor_by_tensor(shape: Shape) -> No
     model = convert_whole_model(checkpoint, "general.ckpt")
     assert_equal(model.unet.state_dict(), unet.state_dict())
     assert_equal(model.controller.state_dict(), controller.state_dict())
-    assert_equal(model.autoencoder.network.state_dict(), autoencoder.state_dict())  # type: ignore[attr-defined]
+    assert_equal(model.autoencoder.network.state_dict(), autoencoder.state_dict())
     assert model.unet.config.attention_head_dim == unet.config.attention_head_dim
     padding = 0 if shape.linear else 10
     expected = encoder(torch.tensor([[9, 10, *[padding] * 75]])).last_hidden_state

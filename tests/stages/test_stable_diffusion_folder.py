@@ -17,6 +17,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from stable_diffusion_material import NARROW_1, NARROW_2, SCHEDULER, give_a_say, write_json, write_stable_diffusion
 
+from diffvqa.stages.backbones.placement import Placement
+from diffvqa.stages.backbones.registry import load_backbone
 from diffvqa.stages.diffusion import hub
 from diffvqa.stages.diffusion.denoising import denoise, denoising_timesteps, noise_generators
 from diffvqa.stages.diffusion.model import DiffusionModel
@@ -28,6 +30,7 @@ from diffvqa.stages.diffusion.model_folder import (
 )
 from diffvqa.stages.diffusion.schedule import load_schedule
 from diffvqa.stages.errors import ModelFolderError
+from diffvqa.stages.extract_recipe import ExtractRecipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -375,3 +378,31 @@ def test_the_null_prompt_must_fit_the_u_net(adapted: Path, copy_of: Callable[[Pa
     save_file({"null_prompt": torch.zeros(1, 77, NARROW_2.text_width + 1)}, folder / "null_prompt.safetensors")
     with pytest.raises(ModelFolderError, match="text condition 32 wide, the null prompt has 33"):
         load_model_folder(folder)
+
+
+def test_features_of_stable_diffusion_have_its_shapes(adapted: Path) -> None:
+    """Of a 64-pixel view: a latent of 4 x 8 x 8, and the maps of four up-blocks, trained weights or random ones."""
+    recipe = ExtractRecipe(model=str(adapted), view_size=64, grid=2, up_blocks="all")
+    views = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    for model, kind in ((str(adapted), "diffusion"), (f"{adapted}-random", "diffusion-random")):
+        chosen = recipe.model_copy(update={"model": model})
+        backbone = load_backbone(chosen, Placement(torch.device("cpu")))
+        assert backbone.latent_shape == (4, 8, 8)
+        assert [level.channels for level in backbone.levels] == [128, 128, 64, 64] * 2
+        assert list(backbone.fingerprint) == [kind]
+        with torch.inference_mode():
+            features = backbone.extract(views, [1, 2])
+        assert features.latent is not None
+        assert features.latent.shape == (2, 4, 8, 8)
+        assert features.multiscale.shape == (2, 2 * (128 + 128 + 64 + 64), 2, 2)
+
+
+@torch.inference_mode()
+def test_each_up_blocks_map_is_twice_as_fine_down_to_the_latents_grid(adapted: Path) -> None:
+    model = load_model_folder(adapted)
+    shapes: list[tuple[int, ...]] = []
+    for block in model.unet.up_blocks:
+        block.register_forward_hook(lambda _module, _inputs, output: shapes.append(tuple(output.shape)))
+    z_0 = torch.randn(1, 4, 16, 16)  # a view of 128 x 128 pixels
+    denoise(model, z_0, [0], noise_generators([0]))
+    assert shapes == [(1, 128, 4, 4), (1, 128, 8, 8), (1, 64, 16, 16), (1, 64, 16, 16)]
