@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diffvqa.stages.backbones.combined import CombinedBackbone, NamedBackbone
 from diffvqa.stages.backbones.diffusion import DiffusionBackbone
+from diffvqa.stages.backbones.efficientnet import EFFICIENTNET_LITE0, EfficientNetBackbone
 from diffvqa.stages.backbones.interface import FeatureBackbone
 from diffvqa.stages.backbones.placement import Placement
 from diffvqa.stages.backbones.random_weights import hash_weights, with_random_weights
@@ -20,8 +21,9 @@ _RANDOM = "-random"
 def load_backbone(recipe: ExtractRecipe, placement: Placement) -> FeatureBackbone:
     """Load the networks that ``recipe.model`` names, ready to extract.
 
-    The name is that of a shipped model or the path of a model folder; with ``-random`` after it, the same network with
-    random weights; several joined by ``+``, the features of all. A folder of exactly that name goes before all this.
+    The name is that of a shipped model, the path of a model folder, or ``efficientnet-lite0``. With ``-random`` after
+    it, a diffusion model has random weights; several joined by ``+`` give the features of all. A folder of exactly that
+    name goes before all this.
 
     Args:
         recipe: Of the extraction.
@@ -56,6 +58,8 @@ def _load_combination(recipe: ExtractRecipe, placement: Placement) -> CombinedBa
 
 
 def _load_one(model: str, recipe: ExtractRecipe, placement: Placement) -> FeatureBackbone:
+    if model == EFFICIENTNET_LITE0 and not Path(model).is_dir():
+        return EfficientNetBackbone(recipe, placement)
     is_random = model.endswith(_RANDOM) and not Path(model).is_dir()
     folder = locate_model_folder(model.removesuffix(_RANDOM) if is_random else model)
     if is_random:
