@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diffvqa.stages.backbones.interface import Level, ViewFeatures
 from diffvqa.stages.backbones.placement import Placement
 from diffvqa.stages.backbones.pooling import pool_to_grid, pooled_levels
-from diffvqa.stages.diffusion.autoencoder import to_model_range
+from diffvqa.stages.diffusion.autoencoder import StableDiffusionAutoencoder, to_model_range
 from diffvqa.stages.diffusion.denoising import denoise, denoising_timesteps, noise_generators
 from diffvqa.stages.diffusion.model import DiffusionModel
 from diffvqa.stages.errors import BackboneError
@@ -36,6 +36,9 @@ class DiffusionBackbone:
     ) -> None:
         for network in (model.unet, model.controller):
             placement.place(network, _compiled_regions(network))
+        if isinstance(model.autoencoder, StableDiffusionAutoencoder):
+            encoder = model.autoencoder.network.encoder
+            placement.place(model.autoencoder.network, [*encoder.down_blocks, encoder.mid_block])
         self._model = model.to(placement.device)
         self._recipe = recipe
         self._kept = _numbers_of_kept_blocks(recipe, len(model.unet.up_blocks))

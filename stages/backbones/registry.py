@@ -63,6 +63,6 @@ def _load_one(model: str, recipe: ExtractRecipe, placement: Placement) -> Featur
     is_random = model.endswith(_RANDOM) and not Path(model).is_dir()
     folder = locate_model_folder(model.removesuffix(_RANDOM) if is_random else model)
     if is_random:
-        untrained = with_random_weights(load_model_folder(folder))
+        untrained = with_random_weights(load_model_folder(folder, start_controller=True))
         return DiffusionBackbone(untrained, recipe, placement, {f"diffusion{_RANDOM}": hash_weights(untrained)})
     return DiffusionBackbone(load_model_folder(folder), recipe, placement, {"diffusion": hash_model_folder(folder)})

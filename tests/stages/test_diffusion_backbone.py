@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from stable_diffusion_material import NARROW_2, write_stable_diffusion
 
 from diffvqa.stages.backbones.interface import level_slices
 from diffvqa.stages.backbones.placement import Placement
 from diffvqa.stages.backbones.registry import load_backbone
 from diffvqa.stages.diffusion.autoencoder import to_model_range
 from diffvqa.stages.diffusion.model_folder import load_model_folder
-from diffvqa.stages.errors import BackboneError
+from diffvqa.stages.errors import BackboneError, ModelFolderError
 from diffvqa.stages.extract_recipe import ExtractRecipe, Precision
 from diffvqa.stages.view_extractor import ViewExtractor
 
@@ -113,6 +114,29 @@ def test_reduced_precision_is_finite_and_close(tiny_model: Path, precision: Prec
         assert np.isfinite(other).all()
         error = np.abs(one.astype(np.float32) - other).mean() / np.abs(one.astype(np.float32)).mean()
         assert 0 < error < {"bfloat16": 0.02, "float16": 0.004}[precision]
+
+
+def test_the_four_up_blocks_of_stable_diffusion_go_through_the_same_backbone(tmp_path: Path) -> None:
+    """A folder without a Controller will do where its weights are not used."""
+    folder = write_stable_diffusion(tmp_path / "sd", NARROW_2)
+    recipe = recipe_of(folder, view_size=64, grid=4, steps=2, start_timestep=50).model_copy(
+        update={"model": f"{folder}-random"}
+    )
+    ready = extractor(recipe, channels_last=True)
+    assert ready.backbone.latent_shape == (4, 8, 8)
+    assert [(level.name, level.channels) for level in ready.backbone.levels[:4]] == [
+        ("up_blocks.0/mean", 128), ("up_blocks.1/mean", 128), ("up_blocks.2/mean", 64), ("up_blocks.3/mean", 64),
+    ]  # fmt: skip
+    views = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    features = ready(views, [1, 2])
+    assert features.latent is not None
+    assert features.latent.shape == (2, 4, 8, 8)
+    assert features.multiscale.shape == (2, 2 * 384, 4, 4)
+    assert features.is_finite()
+    again = extractor(recipe, batch_size=1)(views, [1, 2])
+    np.testing.assert_allclose(features.multiscale, again.multiscale, rtol=5e-3, atol=5e-3)
+    with pytest.raises(ModelFolderError, match="adapt"):
+        load_backbone(recipe.model_copy(update={"model": str(folder)}), Placement(CPU))
 
 
 def test_random_weights_are_the_same_each_time_and_not_the_trained_ones(tiny_model: Path) -> None:
