@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from diffvqa.stages.backbones.interface import Level, ViewFeatures
@@ -35,13 +34,13 @@ class DiffusionBackbone:
         self, model: DiffusionModel, recipe: ExtractRecipe, placement: Placement, fingerprint: Mapping[str, str]
     ) -> None:
         for network in (model.unet, model.controller):
-            placement.place(network, _compiled_regions(network))
+            placement.place(network)
         if isinstance(model.autoencoder, StableDiffusionAutoencoder):
-            encoder = model.autoencoder.network.encoder
-            placement.place(model.autoencoder.network, [*encoder.down_blocks, encoder.mid_block])
+            placement.place(model.autoencoder.network.encoder)
         self._model = model.to(placement.device)
         self._recipe = recipe
         self._kept = _numbers_of_kept_blocks(recipe, len(model.unet.up_blocks))
+        self._maps = _keep_outputs([model.unet.up_blocks[index] for index in self._kept])
         self.fingerprint = fingerprint
 
     @property
@@ -70,20 +69,10 @@ class DiffusionBackbone:
             seeds: One per view; its noise depends on nothing else.
         """
         z_0 = self._model.autoencoder.encode(to_model_range(views.permute(0, 3, 1, 2))).float()
-        maps: list[Tensor] = []
-        reconstructed = denoise(
-            self._model,
-            z_0,
-            denoising_timesteps(self._recipe.steps, self._recipe.start_timestep),
-            noise_generators(seeds),
-            around_last_call=_captured_outputs(self._kept_blocks, into=maps),
-        )
-        multiscale = pool_to_grid(maps, self._recipe.grid, with_std=self._recipe.multiscale_std)
+        timesteps = denoising_timesteps(self._recipe.steps, self._recipe.start_timestep)
+        reconstructed = denoise(self._model, z_0, timesteps, noise_generators(seeds))
+        multiscale = pool_to_grid(self._maps, self._recipe.grid, with_std=self._recipe.multiscale_std)
         return ViewFeatures(reconstructed, multiscale)
-
-    @property
-    def _kept_blocks(self) -> list[nn.Module]:
-        return [self._model.unet.up_blocks[index] for index in self._kept]
 
 
 def _numbers_of_kept_blocks(recipe: ExtractRecipe, there: int) -> tuple[int, ...]:
@@ -97,19 +86,19 @@ def _numbers_of_kept_blocks(recipe: ExtractRecipe, there: int) -> tuple[int, ...
     return kept
 
 
-def _compiled_regions(network: Any) -> list[nn.Module]:
-    """Return the parts to compile: an up-block's own parts, so that what it returns can still be looked at."""
-    up_blocks = getattr(network, "up_blocks", ())  # the Controller has none
-    inside = [part for block in up_blocks for parts in block.children() for part in parts]
-    return [*network.down_blocks, network.mid_block, *inside]
+def _keep_outputs(blocks: Sequence[nn.Module]) -> list[Tensor]:
+    """Return a list that ever after holds what each block returned last.
 
+    It is done once and for all, as a compiled network would be compiled again for every hook that comes and goes.
+    """
+    outputs = [torch.empty(0)] * len(blocks)
 
-@contextmanager
-def _captured_outputs(blocks: Sequence[nn.Module], *, into: list[Tensor]) -> Iterator[None]:
-    """Collect what each block returns, in their order, which is that of their calls."""
-    handles = [block.register_forward_hook(lambda _, __, output: into.append(output)) for block in blocks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    def keep(index: int) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            outputs[index] = output
+
+        return hook
+
+    for index, block in enumerate(blocks):
+        block.register_forward_hook(keep(index))
+    return outputs

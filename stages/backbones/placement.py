@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -23,16 +22,10 @@ class Placement:
     channels_last: bool = False
     compiled: bool = False
 
-    def place(self, network: nn.Module, regions: Iterable[nn.Module] | None = None) -> None:
-        """Move a network to the device, in place.
-
-        Args:
-            network: To be moved.
-            regions: Parts of it to compile, each by itself; the whole network when None.
-        """
+    def place(self, network: nn.Module) -> None:
+        """Move a network to the device and make it run as it should, in place."""
         network.to(self.device)
         if self.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         if self.compiled:
-            for region in [network] if regions is None else regions:
-                region.compile()
+            network.compile()

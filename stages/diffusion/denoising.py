@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,8 +60,6 @@ def denoise(
     z_0: Tensor,
     timesteps: Sequence[int],
     generators: Sequence[torch.Generator],
-    *,
-    around_last_call: contextlib.AbstractContextManager[object] | None = None,
 ) -> Tensor:
     """Return the reconstruction of ``z_0`` that the controlled model makes of noise.
 
@@ -75,7 +72,6 @@ def denoise(
         z_0: (B, C, h, w) float32, the clean latents: what the Controller is shown.
         timesteps: Descending; from :func:`denoising_timesteps`.
         generators: One per latent, from :func:`noise_generators`; they are drawn from.
-        around_last_call: Entered for the last call of the networks alone, such as to capture maps of theirs.
 
     Returns:
         (B, C, h, w), the reconstructed latents, in the unit of ``z_0``; dtype and device are those of ``z_0``.
@@ -84,8 +80,6 @@ def denoise(
     z_t = noised_start(model, z_0, timesteps[0], generators)
     for timestep in timesteps:
         t = torch.full((len(z_0),), timestep, device=z_0.device)
-        last = timestep == timesteps[-1]
-        with around_last_call if last and around_last_call else contextlib.nullcontext():
-            predicted = model.predict_noise(z_t, t, z_0)
+        predicted = model.predict_noise(z_t, t, z_0)
         z_t = model.scheduler.step(predicted.to(z_t.dtype), timestep, z_t, generator=list(generators)).prev_sample
     return z_t

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -99,22 +97,6 @@ def test_only_pure_noise_forgets_the_view(model: DiffusionModel, z_0: Tensor) ->
     nearly = noised_start(model, z_0, 998, noise_generators(SEEDS))
     assert not torch.equal(nearly, noised_start(model, -z_0, 998, noise_generators(SEEDS)))
     torch.testing.assert_close(nearly, forgotten, atol=0.1, rtol=0)
-
-
-@torch.inference_mode()
-def test_the_last_call_alone_is_surrounded(model: DiffusionModel, z_0: Tensor) -> None:
-    events: list[str] = []
-
-    @contextlib.contextmanager
-    def surroundings() -> Iterator[None]:
-        events.append("enter")
-        yield
-        events.append("leave")
-
-    handle = model.unet.register_forward_hook(lambda *_: events.append("call"))
-    denoise(model, z_0, [20, 10, 0], noise_generators(SEEDS), around_last_call=surroundings())
-    handle.remove()
-    assert events == ["call", "call", "enter", "call", "leave"]
 
 
 @torch.inference_mode()

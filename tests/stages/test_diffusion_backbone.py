@@ -10,8 +10,10 @@ from stable_diffusion_material import NARROW_2, write_stable_diffusion
 
 from diffvqa.stages.backbones.interface import level_slices
 from diffvqa.stages.backbones.placement import Placement
+from diffvqa.stages.backbones.pooling import pool_to_grid
 from diffvqa.stages.backbones.registry import load_backbone
 from diffvqa.stages.diffusion.autoencoder import to_model_range
+from diffvqa.stages.diffusion.denoising import denoise, noise_generators
 from diffvqa.stages.diffusion.model_folder import load_model_folder
 from diffvqa.stages.errors import BackboneError, ModelFolderError
 from diffvqa.stages.extract_recipe import ExtractRecipe, Precision
@@ -57,6 +59,42 @@ def test_one_step_features_are_the_networks_own(tiny_model: Path) -> None:
     expected = torch.cat([*(cell.mean(4) for cell in cells), *(cell.std(4, correction=0) for cell in cells)], dim=1)
     np.testing.assert_allclose(features.multiscale, expected.numpy(), rtol=2e-3, atol=2e-3)
     assert features.latent.dtype == features.multiscale.dtype == np.float16
+
+
+@torch.inference_mode()
+def test_the_maps_are_those_of_the_last_step(tiny_model: Path) -> None:
+    recipe = recipe_of(tiny_model, start_timestep=40, steps=3, multiscale_std=False)
+    views, seeds = some_views(2), [1, 2]
+    features = extractor(recipe)(views, seeds)
+    model = load_model_folder(tiny_model)
+    calls: list[list[torch.Tensor]] = [[] for _ in model.unet.up_blocks]
+    for block, outputs in zip(model.unet.up_blocks, calls, strict=True):
+        block.register_forward_hook(lambda _module, _inputs, output, kept=outputs: kept.append(output))
+    z_0 = model.autoencoder.encode(to_model_range(torch.from_numpy(views).permute(0, 3, 1, 2)))
+    reconstructed = denoise(model, z_0, [40, 20, 0], noise_generators(seeds))
+    assert [len(outputs) for outputs in calls] == [3, 3, 3]
+    assert features.latent is not None
+    np.testing.assert_allclose(features.latent, reconstructed, rtol=2e-3, atol=2e-3)
+    expected = pool_to_grid([outputs[-1] for outputs in calls], 4, with_std=False)
+    np.testing.assert_allclose(features.multiscale, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_compiled_networks_give_the_same_maps(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for a real compiler, and then run as it is: what matters is that the maps get out of the graph."""
+    compiled, compile_module = [], torch.nn.Module.compile
+
+    def trace(module: torch.nn.Module) -> None:
+        compiled.append(type(module).__name__)
+        compile_module(module, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", trace)
+    recipe = recipe_of(tiny_model)
+    views, seeds = some_views(2), [1, 2]
+    expected = extractor(recipe)(views, seeds).multiscale
+    assert compiled == []
+    found = ViewExtractor(load_backbone(recipe, Placement(CPU, compiled=True)), device=CPU)(views, seeds).multiscale
+    np.testing.assert_array_equal(found, expected)
+    assert compiled == ["UNet2DConditionModel", "Controller"]
 
 
 def test_levels_name_the_channels_of_the_up_blocks_that_are_kept(tiny_model: Path) -> None:
