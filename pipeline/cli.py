@@ -10,6 +10,7 @@ import typer
 
 from diffvqa.cache.errors import DiffVQAError
 from diffvqa.pipeline import (
+    adapt,
     cache,
     demo,
     evaluate,
@@ -21,6 +22,7 @@ from diffvqa.pipeline import (
     metrics,
     prepare,
     pretrain,
+    reconstruct,
     score,
     sweep,
     train,
@@ -49,6 +51,8 @@ app.command("export")(export.command)
 app.command("metrics")(metrics.command)
 app.command("demo")(demo.command)
 app.command("pretrain")(pretrain.command)
+app.command("adapt")(adapt.command)
+app.command("reconstruct")(reconstruct.command)
 app.command("import-controller")(import_controller.command)
 app.add_typer(cache.app, name="cache", help="Look at a feature cache, check it, or join several.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import torch
+
     from diffvqa.stages.denoiser_training.fit import FitOutcome
     from diffvqa.stages.denoiser_training.objective import Denoising
     from diffvqa.stages.denoiser_training.pictures import TrainingPictures
     from diffvqa.stages.denoiser_training.recipe import DenoiserRecipe, FitRecipe
+    from diffvqa.stages.diffusion.model import DiffusionModel
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ MaxMinutes = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads of the networks (default: all).", show_default=False)
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin the training anew, whatever lies there.")]
 Accumulate = Annotated[
     int, typer.Option("--accumulate", min=1, help="Compute each batch in this many parts, to need less memory.")
 ]
@@ -140,8 +145,9 @@ def fit_with_journal(
     from diffvqa.stages.denoiser_training.fit import FitRuntime, fit_denoiser
     from diffvqa.stages.denoiser_training.journal import FitJournal, FitRow
 
+    writes = is_main_process()
     identity = {"recipe": recipe.model_dump(mode="json"), "pictures": pictures.digest(), **origin}
-    journal = FitJournal(folder, identity, overwrite=place.overwrite)
+    journal = FitJournal(folder, identity, overwrite=place.overwrite, writes=writes)
     runtime = FitRuntime(
         denoising.model.null_prompt.device,
         accumulate=place.accumulate,
@@ -160,12 +166,41 @@ def fit_with_journal(
         return fit_denoiser(denoising, pictures, recipe, journal, runtime, show)
 
 
-def use_threads(threads: int | None) -> None:
-    """Leave the other cores to others."""
-    if threads is not None:
-        import torch
+def is_main_process() -> bool:
+    """Return whether this process is the one, of those that ``accelerate launch`` started, that writes."""
+    return int(os.environ.get("RANK", "0")) == 0
 
-        torch.set_num_threads(threads)
+
+def prepare_device(place: FitPlace) -> torch.device:
+    """Return the device of this process, and leave the cores to others that it need not take.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    import torch
+
+    from diffvqa.pipeline.backbone import choose_device
+
+    if place.threads is not None:
+        torch.set_num_threads(place.threads)
+    device = choose_device(place.device or "auto")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device
+
+
+def require_fitting_crops(model: DiffusionModel, recipe: FitRecipe) -> None:
+    """Refuse crops whose sides the levels of the U-Net cannot halve.
+
+    Raises:
+        ConfigError: They do not fit.
+    """
+    from diffvqa.pipeline.errors import ConfigError
+
+    if recipe.crop_size % model.frame_multiple:
+        raise ConfigError(
+            f"crop_size = {recipe.crop_size} does not fit the model.", f"Use a multiple of {model.frame_multiple}."
+        )
 
 
 def tell_outcome(outcome: FitOutcome, recipe: FitRecipe, journal: Path) -> None:

@@ -58,25 +58,28 @@ def pretrain(
         OutputError: The folder cannot be written.
     """
     from diffvqa.cache.atomic import atomic_folder, reporting_output_errors
-    from diffvqa.pipeline.backbone import choose_device
     from diffvqa.stages.denoiser_training.architecture import build_untrained
     from diffvqa.stages.denoiser_training.objective import unet_denoising
     from diffvqa.stages.diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
 
-    device = choose_device(place.device or "auto")
-    denoiser_fit.use_threads(place.threads)
+    device = denoiser_fit.prepare_device(place)
     if start_from is None:
         model = build_untrained(recipe.architecture, recipe.pretrain.seed)
         origin: dict[str, Any] = {"architecture": recipe.architecture.model_dump(mode="json")}
     else:
         folder = locate_model_folder(start_from)
-        model, origin = load_model_folder(folder, start_controller=True), {"start_from": hash_model_folder(folder)}
+        model, origin = (
+            load_model_folder(folder, start_controller=True),
+            {"start_from": hash_model_folder(folder, controller=False)},
+        )
+    denoiser_fit.require_fitting_crops(model, recipe.pretrain)
     loaded = denoiser_fit.read_training_pictures(pictures, recipe.pretrain, place)
     journal = denoiser_fit.journal_folder(out) / "pretrain"
     denoising = unet_denoising(model.to(device))
     outcome = denoiser_fit.fit_with_journal(denoising, loaded, recipe.pretrain, place, folder=journal, origin=origin)
-    with atomic_folder(out) as unfinished, reporting_output_errors(out):
-        model.save(unfinished, half=True, controller=False)
+    if denoiser_fit.is_main_process():
+        with atomic_folder(out) as unfinished, reporting_output_errors(out):
+            model.save(unfinished, half=True, controller=False)
     return PretrainSummary(out, journal, outcome)
 
 
@@ -90,7 +93,7 @@ def command(
     max_minutes: denoiser_fit.MaxMinutes = None,
     accumulate: denoiser_fit.Accumulate = 1,
     threads: denoiser_fit.Threads = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever lies there.")] = False,
+    overwrite: denoiser_fit.Overwrite = False,
     device: options.Device = None,
     workers: options.Workers = None,
     config: denoiser_fit.Recipe = None,
@@ -102,6 +105,8 @@ def command(
     recipe = denoiser_fit.resolve_recipe(config, assignments, show=show_config)
     place = denoiser_fit.FitPlace(device, workers, threads, accumulate, max_minutes, overwrite)
     summary = pretrain(pictures, out, recipe, place, start_from=start_from)
+    if not denoiser_fit.is_main_process():
+        return
     denoiser_fit.tell_outcome(summary.outcome, recipe.pretrain, summary.journal)
     typer.echo(f"model: {out}")
     if summary.outcome.is_finished:

@@ -20,7 +20,7 @@ from diffvqa.stages.denoiser_training.crops import CropSampler
 from diffvqa.stages.denoiser_training.journal import FitJournal, FitRow
 from diffvqa.stages.denoiser_training.objective import Denoising, Draws, draw, spread
 from diffvqa.stages.denoiser_training.pictures import TrainingPictures
-from diffvqa.stages.denoiser_training.recipe import FitRecipe
+from diffvqa.stages.denoiser_training.recipe import AdaptRecipe, FitRecipe
 from diffvqa.stages.errors import TrainingDataError
 from diffvqa.stages.fit_state import optimizer_tensors, prefixed, restore_optimizer
 from diffvqa.stages.prefetching import prefetched
@@ -109,7 +109,7 @@ class _Fit:
             denoising.model.unet.enable_gradient_checkpointing()
             network.enable_gradient_checkpointing()
         self.average = AveragedModel(network, multi_avg_fn=_growing_average(recipe.ema))
-        groups = _parameter_groups(network, recipe.weight_decay)
+        groups = _parameter_groups(network, recipe)
         optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
         self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.source = _StepSource(denoising, pictures, recipe, self._parts())
@@ -164,7 +164,7 @@ class _Fit:
         """Take one step of the optimiser and return this process's share of its loss."""
         rate = self.recipe.learning_rate * _rate_at(self.next_step, self.recipe)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
         total = torch.zeros((), device=self.accelerator.device)
         for number, part in enumerate(step.parts):
             is_last = number == len(step.parts) - 1
@@ -205,7 +205,7 @@ class _Fit:
 
     def _record(self, unwritten: Sequence[tuple[int, Tensor]], *, measures: bool) -> None:
         losses = self.accelerator.reduce(torch.stack([loss for _, loss in unwritten]), reduction="mean").tolist()
-        if not self.accelerator.is_main_process:
+        if not self.journal.writes:
             return
         rows = [
             FitRow(step, loss, self.recipe.learning_rate * _rate_at(step, self.recipe))
@@ -218,7 +218,7 @@ class _Fit:
         self.on_rows(rows)
 
     def _keep(self) -> None:
-        if not self.accelerator.is_main_process:
+        if not self.journal.writes:
             return
         network = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
         scaler = self.accelerator.scaler
@@ -231,7 +231,8 @@ class _Fit:
         self.journal.keep(TensorFile(tensors, values))
 
     def _resume(self) -> None:
-        checkpoint = self.journal.resume(writes=self.accelerator.is_main_process)
+        self.accelerator.wait_for_everyone()
+        checkpoint = self.journal.resume()
         if checkpoint is None:
             return
         network = self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
@@ -317,10 +318,14 @@ def _rate_at(step: int, recipe: FitRecipe) -> float:
     return 1 - (1 - recipe.final_rate) * fallen
 
 
-def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay the weight matrices alone, neither biases nor norms."""
-    parameters = list(network.parameters())
+def _parameter_groups(network: nn.Module, recipe: FitRecipe) -> list[dict[str, Any]]:
+    """Decay the weight matrices alone; what starts at zero in a Controller has a learning rate of its own."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    zero_conv_rate = recipe.zero_conv_rate if isinstance(recipe, AdaptRecipe) else 1.0
+    for name, parameter in network.named_parameters():
+        share = zero_conv_rate if name.startswith("controlnet_") else 1.0
+        groups.setdefault((share, recipe.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     return [
-        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
-        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "rate_share": share}
+        for (share, decay), parameters in groups.items()
     ]

@@ -49,14 +49,21 @@ class FitJournal:
         folder: Where it lies; made if absent.
         identity: By name, JSON values of all that the result depends on.
         overwrite: Throw away what another fit left there.
+        writes: Whether this process, of several that fit together, is the one that writes.
 
     Raises:
-        TrainingStateError: The folder holds another fit, or its checkpoint is damaged.
+        TrainingStateError: The folder holds another fit.
         OutputError: The folder cannot be written.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, folder: Path, identity: Mapping[str, Any], *, overwrite: bool = False, writes: bool = True
+    ) -> None:
         self.folder = folder
+        self.writes = writes
+        self._curves: SummaryWriter | None = None
+        if not writes:
+            return
         if overwrite and folder.exists():
             with reporting_output_errors(folder):
                 shutil.rmtree(folder)
@@ -65,19 +72,19 @@ class FitJournal:
             atomic_write_text(folder / _IDENTITY_FILE, json.dumps(identity, indent=2) + "\n")
         else:
             _require_same(folder, stored, json.loads(json.dumps(identity)))
-        self._curves: SummaryWriter | None = None
-        self._checkpoint = TensorFile.load(folder / CHECKPOINT_FILE)
-        if self._checkpoint is None and (folder / CHECKPOINT_FILE).exists():
-            raise TrainingStateError(f"{folder / CHECKPOINT_FILE} is damaged.", _AGAIN)
 
-    def resume(self, *, writes: bool = True) -> TensorFile | None:
+    def resume(self) -> TensorFile | None:
         """Return the latest checkpoint and forget the losses after it; None where nothing was kept yet.
 
-        Args:
-            writes: Whether this process is the one that writes.
+        Raises:
+            TrainingStateError: The checkpoint is damaged.
+            OutputError: The folder cannot be written.
         """
-        checkpoint, self._checkpoint = self._checkpoint, None
-        if writes:
+        path = self.folder / CHECKPOINT_FILE
+        checkpoint = TensorFile.load(path)
+        if checkpoint is None and path.exists():
+            raise TrainingStateError(f"{path} is damaged.", _AGAIN)
+        if self.writes:
             step = 0 if checkpoint is None else int(checkpoint.values["step"])
             rows = [row for row in read_losses(self.folder) if row.step < step]
             atomic_write_text(self.folder / LOSSES_FILE, _as_csv(rows, header=True))

@@ -92,6 +92,19 @@ class FitRecipe(BaseModel):
         return scales
 
 
+class AdaptRecipe(FitRecipe):
+    """How a Controller is trained, and how its reconstructions are measured."""
+
+    zero_conv_rate: float = Field(
+        1.0, gt=0, description="learning rate of the convolutions that start at zero, as a multiple of the others'"
+    )
+    reconstructed: int = Field(
+        8, ge=1, description="held-out pictures that are reconstructed, as they are and degraded"
+    )
+    reconstruct_steps: int = Field(20, ge=1, le=1000, description="denoising steps of these reconstructions")
+    reconstruct_start: int = Field(999, ge=0, le=999, description="timestep they start from; 999 is pure noise")
+
+
 class DenoiserRecipe(BaseModel):
     """All settings of a small diffusion model's making."""
 
@@ -99,7 +112,7 @@ class DenoiserRecipe(BaseModel):
 
     architecture: Architecture = Field(default_factory=Architecture)
     pretrain: FitRecipe = Field(default_factory=FitRecipe)
-    adapt: FitRecipe = Field(default_factory=FitRecipe)
+    adapt: AdaptRecipe = Field(default_factory=AdaptRecipe)
 
 
 def shipped_recipe() -> Path:

@@ -62,17 +62,22 @@ def shipped_models() -> dict[str, Path]:
     return {folder.name: folder for folder in sorted(models.iterdir()) if (folder / "unet").is_dir()}
 
 
-def hash_model_folder(folder: Path) -> str:
+def hash_model_folder(folder: Path, *, controller: bool = True) -> str:
     """Return the SHA-256 over the configurations and weights that a model folder's features come from.
 
     Other files do not count: a model card, the text encoder, a second variant of the weights. The whole content is read
     every time: sizes and dates do not tell two files apart, and a wrong hash would mix features of two models.
 
+    Args:
+        folder: The model folder.
+        controller: Whether the Controller counts; without it, a folder that has none will do.
+
     Raises:
         ModelFolderError: A part is missing.
     """
     digest = hashlib.sha256()
-    for name, path in sorted(_files_that_count(folder).items()):
+    files = _files_that_count(folder) if controller else _files_of_base(folder)
+    for name, path in sorted(files.items()):
         with path.open("rb") as file:
             digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
