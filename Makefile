@@ -19,10 +19,10 @@ SOURCES := $(sort $(shell find cache pipeline stages -type f -not -path '*/__pyc
 STAMP   := $(VENV)/installed-$(firstword $(shell (cat pyproject.toml constraints.txt; echo $(SOURCES)) | cksum))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types format prepare extract train evaluate sweep score export nano bench clean
+.PHONY: help setup demo test test-browser lint types format prepare extract train evaluate sweep score report export nano bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv with pinned versions; the other targets do this themselves
 
@@ -38,6 +38,9 @@ demo: $(STAMP)  ## the whole job on real clips: prepare, extract, train, score, 
 
 test: $(STAMP)  ## run the tests
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-browser: $(STAMP)  ## run the tests of the report in a real Chromium, which must be there with its driver
+	$(VENV)/bin/python -m pytest tests/browser -m browser $(ARGS)
 
 lint: $(STAMP)  ## check style and formatting
 	$(VENV)/bin/ruff check .
@@ -69,6 +72,9 @@ sweep: $(STAMP)  ## search the training recipe: DATASET=
 
 score: $(STAMP)  ## score videos: VIDEOS=path [MODEL=data set] [SCORES=runs/scores.csv]
 	$(DIFFVQA) score '$(VIDEOS)' --out '$(SCORES)' $(if $(MODEL),--model '$(MODEL)') $(ARGS)
+
+report: $(STAMP)  ## write everything about a data set and its model into one HTML file: DATASET=
+	$(DIFFVQA) report $(DATASET) $(if $(MODEL),--model '$(MODEL)') $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 export: $(STAMP)  ## export its features: DATASET= [FORMAT=h5|npz|parquet OUT=path]
 	$(DIFFVQA) export $(DATASET) --format $(FORMAT) $(if $(OUT),--out '$(OUT)') $(ARGS)

@@ -27,6 +27,7 @@ from diffvqa.pipeline import (
     sweep,
     train,
 )
+from diffvqa.pipeline.report import verb as report
 
 _INTERRUPTED = 130
 
@@ -47,6 +48,7 @@ app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("sweep")(sweep.command)
 app.command("score")(score.command)
+app.command("report")(report.command)
 app.command("export")(export.command)
 app.command("metrics")(metrics.command)
 app.command("demo")(demo.command)

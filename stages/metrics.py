@@ -91,6 +91,57 @@ def fitted_predictions(y: Array, x: Array) -> Array | None:
     return None if _why_undefined(y, x) else _fit_to_scores(y, x).predictions
 
 
+@dataclass(frozen=True)
+class FittedCurve:
+    """The logistic that was fitted to predictions and scores, to be drawn.
+
+    Attributes:
+        values: (m,) its values, on the scale of the scores.
+        low: (m,) lower end of its pointwise confidence interval; NaN where it is undefined.
+        high: (m,) upper end.
+    """
+
+    values: Array
+    low: Array
+    high: Array
+
+
+def fitted_curve(
+    true: ArrayLike, predicted: ArrayLike, at: ArrayLike, *, resamples: int = 100, level: float = 0.95, seed: int = 0
+) -> FittedCurve | None:
+    """Return the logistic fit of the predictions to the scores, with percentile intervals of the bootstrap over videos.
+
+    Args:
+        true: (n,) the scores.
+        predicted: (n,) the predictions.
+        at: (m,) the predictions to evaluate it at.
+        resamples: Of the bootstrap.
+        level: Share of the resampled curves inside the interval, in (0, 1).
+        seed: Of the drawing.
+
+    Returns:
+        The curve, or None where no logistic can be fitted.
+
+    Raises:
+        ValueError: ``true`` and ``predicted`` differ in length or are not one-dimensional.
+    """
+    y, x = as_vectors(true, predicted)
+    if _why_undefined(y, x) or len(y) <= _LOGISTIC_PARAMETERS:
+        return None
+    unit_y, unit_x = _standardise(y), _standardise(x)
+    best = _fit_logistic(unit_y, unit_x)
+    if best is None:
+        return None
+    unit_at = (np.asarray(at, np.float64) - _mean(x)) / _spread(x)
+    draws = np.random.default_rng(seed).integers(0, len(y), (resamples, len(y)))
+    refitted = [_fit_from(best, unit_y[draw], unit_x[draw]) for draw in draws]
+    curves = [logistic(unit_at, *parameters) for parameters in refitted if parameters is not None]
+    undefined = np.full((2, len(unit_at)), np.nan)
+    ends = np.quantile(curves, ((1 - level) / 2, (1 + level) / 2), axis=0) if curves else undefined
+    values, low, high = (each * _spread(y) + _mean(y) for each in (logistic(unit_at, *best), *ends))
+    return FittedCurve(values, low, high)
+
+
 def spearman_correlation(true: ArrayLike, predicted: ArrayLike) -> float:
     """Return the ``srcc`` of :func:`correlation_metrics` alone, without its costly fit; NaN where it is undefined.
 
@@ -165,8 +216,10 @@ def _fit_to_scores(y: Array, x: Array) -> _Fit:
     if len(y) <= _LOGISTIC_PARAMETERS:
         return _Fit(None, f"{len(y)} videos are too few to fit a logistic with {_LOGISTIC_PARAMETERS} parameters")
     unit_y, unit_x = _standardise(y), _standardise(x)
-    fitted, reason = _fit_logistic(unit_y, unit_x), ""
-    if fitted is None:
+    parameters, reason = _fit_logistic(unit_y, unit_x), ""
+    if parameters is not None:
+        fitted = logistic(unit_x, *parameters)
+    else:
         fitted, reason = _pearson(y, x) * unit_x, "the logistic fit did not converge; a line was fitted instead"
     if _is_constant(fitted):
         return _Fit(None, "the predictions are uncorrelated with the scores, so that the fit is constant")
@@ -174,8 +227,8 @@ def _fit_to_scores(y: Array, x: Array) -> _Fit:
         return _Fit(fitted * _spread(y) + _mean(y), reason)
 
 
-def _fit_logistic(y: Array, x: Array) -> Array | None:
-    """Return the least-squares logistic of ``x`` at ``x``, both standardised, or None where no start converges.
+def _fit_logistic(y: Array, x: Array) -> tuple[float, ...] | None:
+    """Return the parameters of the least-squares logistic of ``x``, both standardised; None where no start converges.
 
     Started from a step of usual steepness, a gentler one, and one so gentle that it is nearly the least-squares line,
     hence the result is hardly worse than that line. All are turned downwards where the correlation is negative.
@@ -189,21 +242,20 @@ def _fit_logistic(y: Array, x: Array) -> Array | None:
         (upper, lower, 0.0, 1.0),
         (2 * gentle * correlation, -2 * gentle * correlation, 0.0, gentle),
     ]
-    candidates = [fitted for start in starts if (fitted := _fit_from(start, y, x)) is not None]
-    return min(candidates, key=lambda fitted: float(np.sum((fitted - y) ** 2)), default=None)
+    candidates = [parameters for start in starts if (parameters := _fit_from(start, y, x)) is not None]
+    return min(candidates, key=lambda parameters: float(np.sum((logistic(x, *parameters) - y) ** 2)), default=None)
 
 
-def _fit_from(start: tuple[float, ...], y: Array, x: Array) -> Array | None:
+def _fit_from(start: tuple[float, ...], y: Array, x: Array) -> tuple[float, ...] | None:
     model: Callable[..., Array] = logistic
     with warnings.catch_warnings():
-        # Only the values at x are used, so a covariance that cannot be estimated does not matter.
+        # Only the values are used, so a covariance that cannot be estimated does not matter.
         warnings.simplefilter("ignore", optimize.OptimizeWarning)
         try:
             parameters, _ = optimize.curve_fit(model, x, y, p0=start, maxfev=_MAX_EVALUATIONS)
         except RuntimeError:
             return None
-    fitted = model(x, *parameters)
-    return fitted if bool(np.isfinite(fitted).all()) else None
+    return tuple(map(float, parameters)) if bool(np.isfinite(model(x, *parameters)).all()) else None
 
 
 def as_vectors(true: ArrayLike, predicted: ArrayLike) -> tuple[Array, Array]:

@@ -48,6 +48,7 @@ def test_an_installed_wheel_adds_one_name_and_brings_its_data(wheel: Path, tmp_p
         modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")}
         assert modules <= installed
         assert f"{package}/py.typed" in installed
+    assert {f"pipeline/report/templates/report.{suffix}" for suffix in ("html", "css", "js")} <= installed
     nano = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stages/models").rglob("*") if path.is_file()}
     assert nano
     assert nano <= installed
