@@ -13,6 +13,7 @@ from diffvqa.pipeline import (
     adapt,
     cache,
     demo,
+    doctor,
     evaluate,
     export,
     extract,
@@ -52,6 +53,7 @@ app.command("report")(report.command)
 app.command("export")(export.command)
 app.command("metrics")(metrics.command)
 app.command("demo")(demo.command)
+app.command("doctor")(doctor.command)
 app.command("pretrain")(pretrain.command)
 app.command("adapt")(adapt.command)
 app.command("reconstruct")(reconstruct.command)
