@@ -27,12 +27,12 @@ class ChannelMoments:
     variance: Tensor
 
     @classmethod
-    def of(cls, part: Tensor) -> ChannelMoments:
-        """Return the moments of (..., C, h, w) over all axes but the channels."""
-        maps = part.flatten(0, -4).float()
-        mean = maps.mean((0, 2, 3))
-        variance = maps.sub_(mean[:, None, None]).square_().mean((0, 2, 3))
-        return cls(maps[:, 0].numel(), mean.double(), variance.double())
+    def of(cls, rows: Tensor, channels: int) -> ChannelMoments:
+        """Return the moments of (..., P, C s s), blocks of ``channels`` channels, over all but the channels."""
+        values = rows.reshape(-1, channels, rows.shape[-1] // channels).float()
+        mean = values.mean((0, 2))
+        variance = values.sub_(mean[:, None]).square_().mean((0, 2))
+        return cls(values[:, 0].numel(), mean.double(), variance.double())
 
     @classmethod
     def combined(cls, moments: Sequence[ChannelMoments]) -> ChannelMoments:
@@ -48,7 +48,7 @@ class ChannelMoments:
 class Standardisation(nn.Module):
     """Brings each channel to mean 0 and standard deviation 1 with statistics that are stored, not learned.
 
-    The standardised maps are never made: whatever convolves them takes weights that do it on the way.
+    The standardised values are never made: whatever projects them takes weights that do it on the way.
 
     Args:
         channels: C.
@@ -68,17 +68,18 @@ class Standardisation(nn.Module):
         self.mean.copy_(moments.mean)
         self.std.copy_(torch.where(std < _SMALLEST_STD, torch.ones_like(std), std))
 
-    def convolve(self, maps: Tensor, conv: nn.Conv2d) -> Tensor:
-        """Return ``conv((maps - mean) / std)`` for a convolution without padding.
+    def project(self, rows: Tensor, linear: nn.Linear) -> Tensor:
+        """Return ``linear((rows - mean) / std)``.
 
         Args:
-            maps: (N, C, h, w) of any float.
-            conv: Over C channels.
+            rows: (..., C n) of any float, n values of each channel side by side.
+            linear: From C n values.
 
         Returns:
-            (N, width, h', w') float.
+            (..., width) float.
         """
-        weight = conv.weight / self.std[:, None, None]
-        shift = (weight * self.mean[:, None, None]).sum((1, 2, 3))
-        bias = -shift if conv.bias is None else conv.bias - shift
-        return F.conv2d(maps.to(weight.dtype), weight, bias, conv.stride)
+        repeats = linear.in_features // len(self.mean)
+        weight = linear.weight / self.std.repeat_interleave(repeats)
+        shift = weight @ self.mean.repeat_interleave(repeats)
+        bias = -shift if linear.bias is None else linear.bias - shift
+        return F.linear(rows.to(weight.dtype), weight, bias)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffvqa.stages.blocks import block_side, cut_into_blocks
 from diffvqa.stages.errors import TrainingDataError
 from diffvqa.stages.finiteness import is_finite
 from diffvqa.stages.standardisation import ChannelMoments
@@ -65,20 +66,43 @@ class BranchShape:
     multiscale: tuple[int, int, int]
     frame_size: int
 
+    @property
+    def block_side(self) -> int:
+        """s: the latent, or without one F_MS, is fused on a grid of blocks of s x s places."""
+        return block_side(*(self.latent or self.multiscale)[1:])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h', w') of the blocks."""
+        _, height, width = self.latent or self.multiscale
+        return height // self.block_side, width // self.block_side
+
 
 @dataclass(frozen=True)
 class BranchInput:
     """The features of one view; ``...`` is (B, F) for a batch of videos, or (B, K, F) for K crops of each.
 
     Attributes:
-        latent: (..., C, h, w) float, F_Latent; None where the backbone has no latent.
-        multiscale: (..., Cm, g, g) float, F_MS.
+        latent: (..., P, C s s) float, F_Latent cut into P = h' w' blocks; None where the backbone has no latent.
+        multiscale: (..., g g, Cm) float, F_MS.
         frames: (..., S, S, 3) uint8, RGB.
     """
 
     latent: Tensor | None
     multiscale: Tensor
     frames: Tensor
+
+    @classmethod
+    def from_maps(cls, latent: Tensor | None, multiscale: Tensor, frames: Tensor) -> BranchInput:
+        """Lay out features as the regressor reads them.
+
+        Args:
+            latent: (..., C, h, w) float, F_Latent; None where there is none.
+            multiscale: (..., Cm, g, g) float, F_MS.
+            frames: (..., S, S, 3) uint8, RGB.
+        """
+        blocks = None if latent is None else cut_into_blocks(latent, block_side(*latent.shape[-2:]))
+        return cls(blocks, cut_into_blocks(multiscale, 1), frames.contiguous())
 
     def parts(self) -> list[Tensor]:
         """Return what there is, in the order of the fields."""
@@ -118,10 +142,12 @@ class BranchMoments:
     multiscale: ChannelMoments
 
     @classmethod
-    def of(cls, view: BranchInput) -> BranchMoments:
+    def of(cls, view: BranchInput, shape: BranchShape) -> BranchMoments:
         """Return the moments of one video's view, any leading axes."""
-        latent = None if view.latent is None else ChannelMoments.of(view.latent)
-        return cls(latent, ChannelMoments.of(view.multiscale))
+        latent = None
+        if view.latent is not None and shape.latent is not None:
+            latent = ChannelMoments.of(view.latent, shape.latent[0])
+        return cls(latent, ChannelMoments.of(view.multiscale, shape.multiscale[0]))
 
     @classmethod
     def combined(cls, moments: Sequence[BranchMoments]) -> BranchMoments:
@@ -135,15 +161,19 @@ class BranchMoments:
 
 @dataclass(frozen=True)
 class LoadedVideo:
-    """One video's features in memory, as they are stored.
+    """One video's features in memory, in the precision they are stored in.
 
     Attributes:
         resize: Leading axis (F,).
         crop: Leading axes (K, F).
+        resize_shape: Shapes of the resized view.
+        crop_shape: Shapes of a crop.
     """
 
     resize: BranchInput
     crop: BranchInput
+    resize_shape: BranchShape
+    crop_shape: BranchShape
 
     @property
     def frames(self) -> int:
@@ -162,17 +192,10 @@ class LoadedVideo:
 
     def moments(self) -> dict[str, BranchMoments]:
         """Return the moments of ``resize`` and ``crop``."""
-        return {"resize": BranchMoments.of(self.resize), "crop": BranchMoments.of(self.crop)}
-
-    @property
-    def resize_shape(self) -> BranchShape:
-        """Shapes of the resized view."""
-        return _shape_of(self.resize)
-
-    @property
-    def crop_shape(self) -> BranchShape:
-        """Shapes of a crop."""
-        return _shape_of(self.crop)
+        return {
+            "resize": BranchMoments.of(self.resize, self.resize_shape),
+            "crop": BranchMoments.of(self.crop, self.crop_shape),
+        }
 
 
 def load_video(arrays: Mapping[str, NDArray[Any]], video_id: str) -> LoadedVideo:
@@ -200,9 +223,18 @@ def load_video(arrays: Mapping[str, NDArray[Any]], video_id: str) -> LoadedVideo
         raise TrainingDataError(
             f"The features of '{video_id}' have leading axes {leading}; (F,) and (F, K) are expected.", _EXTRACT_AGAIN
         )
-    resize = [_tensor(arrays[f"resize/{part}"]) for part in parts]
-    crop = [_tensor(arrays[f"crop/{part}"].swapaxes(0, 1)) for part in parts]
-    return LoadedVideo(BranchInput.of(resize), BranchInput.of(crop))
+    resize, crop = ([_tensor(arrays[f"{view}/{part}"]) for part in parts] for view in _VIEWS)
+    return LoadedVideo(
+        resize=_laid_out(resize),
+        crop=_laid_out([part.transpose(0, 1) for part in crop]),
+        resize_shape=_shape_of(resize),
+        crop_shape=_shape_of(crop),
+    )
+
+
+def _laid_out(parts: Sequence[Tensor]) -> BranchInput:
+    *latent, multiscale, frames = parts
+    return BranchInput.from_maps(latent[0] if latent else None, multiscale, frames)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
@@ -257,12 +289,9 @@ def _move(part: Tensor, device: torch.device) -> Tensor:
     return part.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else part.to(device)
 
 
-def _shape_of(view: BranchInput) -> BranchShape:
-    return BranchShape(
-        latent=None if view.latent is None else _last_three(view.latent),
-        multiscale=_last_three(view.multiscale),
-        frame_size=view.frames.shape[-2],
-    )
+def _shape_of(parts: Sequence[Tensor]) -> BranchShape:
+    *latent, multiscale, frames = parts
+    return BranchShape(_last_three(latent[0]) if latent else None, _last_three(multiscale), frames.shape[-2])
 
 
 def _last_three(maps: Tensor) -> tuple[int, int, int]:

@@ -32,7 +32,7 @@ def make_regressor(seed: int = 0, recipe: TrainRecipe = RECIPE) -> Regressor:
 
 
 def random_view(*leading: int) -> BranchInput:
-    return BranchInput(
+    return BranchInput.from_maps(
         torch.randn(*leading, *LATENT).half(),
         torch.randn(*leading, *SHAPE.multiscale).half(),
         torch.randint(0, 256, (*leading, 16, 16, 3), dtype=torch.uint8),
@@ -46,7 +46,7 @@ def random_batch(videos: int, frames: int, crops: int, seed: int = 1) -> VideoBa
 
 
 def moments_of(batch: VideoBatch) -> dict[str, BranchMoments]:
-    return {"resize": BranchMoments.of(batch.resize), "crop": BranchMoments.of(batch.crop)}
+    return {"resize": BranchMoments.of(batch.resize, SHAPE), "crop": BranchMoments.of(batch.crop, SHAPE)}
 
 
 def take(view: BranchInput, *index: slice | int) -> BranchInput:
@@ -147,12 +147,24 @@ def test_a_channel_that_never_varies_does_no_harm() -> None:
 
 def test_moments_of_parts_combine_to_those_of_all_values_of_a_channel() -> None:
     views = [random_view(2), random_view(3, 4)]
-    found = BranchMoments.combined([BranchMoments.of(view) for view in views])
-    latents = torch.cat([latent_of(view).double().reshape(-1, *LATENT) for view in views])
-    assert found.latent is not None
-    assert found.latent.count == latents[:, 0].numel()
-    assert torch.allclose(found.latent.mean, latents.mean((0, 2, 3)), atol=1e-5)
-    assert torch.allclose(found.latent.variance, latents.var((0, 2, 3), correction=0), atol=1e-5)
+    found = BranchMoments.combined([BranchMoments.of(view, SHAPE) for view in views])
+    multiscale = torch.cat([view.multiscale.double().reshape(-1, SHAPE.multiscale[0]) for view in views])
+    assert found.multiscale.count == len(multiscale)
+    assert torch.allclose(found.multiscale.mean, multiscale.mean(0), atol=1e-5)
+    assert torch.allclose(found.multiscale.variance, multiscale.var(0, correction=0), atol=1e-5)
+
+
+def test_moments_of_blocks_are_those_of_the_maps_channels() -> None:
+    torch.manual_seed(0)
+    shape = BranchShape((3, 32, 16), (5, 4, 4), 8)
+    latent = torch.randn(6, 3, 32, 16) * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+    view = BranchInput.from_maps(latent, torch.randn(6, *shape.multiscale), torch.empty(0))
+    assert latent_of(view).shape == (6, 16 * 8, 3 * 2 * 2)
+    found = BranchMoments.of(view, shape).latent
+    assert found is not None
+    assert found.count == latent[:, 0].numel()
+    assert torch.allclose(found.mean, latent.double().mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(found.variance, latent.double().var((0, 2, 3), correction=0), atol=1e-5)
 
 
 def test_the_first_frames_difference_is_zero() -> None:
@@ -180,19 +192,27 @@ def test_dff_is_the_convolution_over_the_concatenation() -> None:
     torch.manual_seed(0)
     module = DiffusionFeatureFusion(BranchShape((3, 32, 32), (5, 8, 8), 16), width=4)
     latent, multiscale = torch.randn(2, 3, 32, 32), torch.randn(2, 5, 8, 8)
-    adjusted = F.gelu(module.adjust(multiscale)).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    spread = module.conv_multiscale.weight.expand(-1, -1, 4, 4) / 16
-    weight = torch.cat([module.conv_latent.weight, spread], dim=1)
-    fused = F.gelu(F.conv2d(torch.cat([latent, adjusted], dim=1), weight, module.conv_latent.bias, stride=4))
+    weights = dict(module.named_parameters())
+    pointwise = F.conv2d(multiscale, weights["adjust.weight"][:, :, None, None], weights["adjust.bias"])
+    adjusted = F.gelu(pointwise).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    spread = weights["conv_multiscale.weight"][:, :, None, None].expand(-1, -1, 4, 4) / 16
+    weight = torch.cat([weights["conv_latent.weight"].reshape(4, 3, 4, 4), spread], dim=1)
+    fused = F.gelu(F.conv2d(torch.cat([latent, adjusted], dim=1), weight, weights["conv_latent.bias"], stride=4))
     fused = fused * module.channel_attention(fused)
-    assert torch.allclose(module(latent, multiscale), fused * module.spatial_attention(fused), atol=1e-5)
+    view = BranchInput.from_maps(latent, multiscale, torch.empty(0))
+    assert torch.allclose(module(view.latent, view.multiscale), fused * module.spatial_attention(fused), atol=1e-5)
 
 
-@pytest.mark.parametrize(("latent", "grid"), [((3, 32, 32), (8, 8)), ((4, 8, 8), (8, 8)), ((2, 5, 7), (5, 7))])
-def test_dff_lies_on_a_small_grid_whatever_the_features(latent: tuple[int, int, int], grid: tuple[int, int]) -> None:
-    for enabled in (True, False):
-        module = DiffusionFeatureFusion(BranchShape(latent, (6, 3, 3), 16), width=4, enabled=enabled)
-        assert module(torch.randn(2, *latent), torch.randn(2, 6, 3, 3)).shape == (2, 4, *grid)
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize(
+    ("latent", "grid"), [((3, 32, 32), (8, 8)), ((4, 8, 8), (8, 8)), ((2, 5, 7), (5, 7)), ((2, 23, 17), (11, 8))]
+)
+def test_dff_lies_on_a_small_grid_whatever_the_features(
+    latent: tuple[int, int, int], grid: tuple[int, int], enabled: bool
+) -> None:
+    module = DiffusionFeatureFusion(BranchShape(latent, (6, 3, 3), 16), width=4, enabled=enabled)
+    view = BranchInput.from_maps(torch.randn(2, *latent), torch.randn(2, 6, 3, 3), torch.empty(0))
+    assert module(view.latent, view.multiscale).shape == (2, 4, *grid)
 
 
 def test_tcab_cuts_frames_into_patches() -> None:
@@ -260,4 +280,4 @@ def test_features_without_a_latent_are_fused_from_the_maps_alone(dff: bool) -> N
 def test_without_a_latent_dff_lies_on_the_grid_of_the_maps() -> None:
     for grid, expected in ((4, 4), (8, 8), (16, 8), (7, 7)):
         module = DiffusionFeatureFusion(BranchShape(None, (6, grid, grid), 16), width=5)
-        assert module(None, torch.randn(2, 6, grid, grid)).shape == (2, 5, expected, expected)
+        assert module(None, torch.randn(2, grid * grid, 6)).shape == (2, 5, expected, expected)
