@@ -199,7 +199,8 @@ class _Fit:
 
     def _validate(self, epoch: int, train_loss: float) -> EpochRecord:
         samples = self.part.validation
-        raw = predict_raw(self._tested, self.part.videos, [sample.video_id for sample in samples])
+        ids = [sample.video_id for sample in samples]
+        raw = predict_raw(self._tested, self.part.videos, ids, crops=self.recipe.validation_crops)
         figures: dict[str, list[float]] = {"srcc": [], "plcc": []}
         for dataset in dict.fromkeys(sample.dataset for sample in samples):
             true = [sample.score for sample in samples if sample.dataset == dataset]

@@ -1,4 +1,4 @@
-"""Scores of videos from trained regressors: always over all crops, without dropout and without gradients."""
+"""Scores of videos from trained regressors, without dropout and without gradients."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def predict(regressors: Sequence[CalibratedRegressor], features_of_one_video: Ma
     video = load_video(features_of_one_video, "the video")
     for each in regressors:
         check_shapes(each.regressor, video)
-    batch = _with_every_crop([video], regressors[0].regressor.device)
+    batch = collate([video], [range(video.crops)], regressors[0].regressor.device)
     predictions = [_predict(each.regressor, batch) for each in regressors]
     lines = [each.calibration for each in regressors]
     scores = np.array([line(raw.score.item()) for line, raw in zip(lines, predictions, strict=True)])
@@ -75,21 +75,24 @@ def predict(regressors: Sequence[CalibratedRegressor], features_of_one_video: Ma
     )
 
 
-def predict_raw(regressor: Regressor, videos: Mapping[str, LoadedVideo], video_ids: Sequence[str]) -> dict[str, float]:
-    """Return the raw score of each video, the mean over all its crops, in the order of the ids.
+def predict_raw(
+    regressor: Regressor, videos: Mapping[str, LoadedVideo], video_ids: Sequence[str], *, crops: int | None = None
+) -> dict[str, float]:
+    """Return the raw score of each video, the mean over its crops, in the order of the ids.
 
     Args:
         regressor: Put in evaluation mode.
         videos: Those of ``video_ids`` at least, with the shapes that the regressor was made for.
         video_ids: Whose scores to return.
+        crops: How many of its crops are looked at, the first ones; all when None.
     """
 
     def prepare(ids: Sequence[str]) -> list[tuple[list[str], VideoBatch]]:
         loaded = [(video_id, videos[video_id]) for video_id in ids]
         batches = []
-        for _, same in itertools.groupby(loaded, key=lambda each: each[1].crops):
+        for taken, same in itertools.groupby(loaded, key=lambda each: min(each[1].crops, crops or each[1].crops)):
             names, parts = zip(*same, strict=True)
-            batches.append((list(names), _with_every_crop(parts, regressor.device)))
+            batches.append((list(names), collate(parts, [range(taken)] * len(parts), regressor.device)))
         return batches
 
     scores: dict[str, float] = {}
@@ -118,10 +121,6 @@ def _predict(regressor: Regressor, batch: VideoBatch) -> Prediction:
     regressor.eval()
     prediction: Prediction = regressor(batch)
     return prediction
-
-
-def _with_every_crop(videos: Sequence[LoadedVideo], device: torch.device) -> VideoBatch:
-    return collate(videos, [range(video.crops) for video in videos], device)
 
 
 def _in_pieces(video_ids: Sequence[str]) -> Iterator[Sequence[str]]:

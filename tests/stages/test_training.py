@@ -153,7 +153,7 @@ def test_a_split_with_a_video_in_two_parts_is_refused(data: Material, split: Spl
 
 
 def test_the_best_epoch_is_the_validation_parts_and_its_weights_are_kept(data: Material, split: Split) -> None:
-    trained = train(data, RECIPE.model_copy(update={"epochs": 6}), split).splits[0]
+    trained = train(data, RECIPE.model_copy(update={"epochs": 6, "validation_crops": 2}), split).splits[0]
     assert trained.fitted.best_epoch == int(np.argmax([record.value for record in trained.fitted.curve]))
     best = trained.fitted.curve[trained.fitted.best_epoch]
     slope = trained.calibrations[""].slope
@@ -403,3 +403,20 @@ def test_videos_with_different_numbers_of_crops_go_together(data: Material) -> N
     features = {**data.features, "v01": make_features(1, 0.0, frames=3, crops=5)}
     trained = train(Material(features, data.samples))
     assert np.isfinite(trained.median().srcc)
+
+
+def test_the_epoch_is_chosen_on_as_many_crops_as_the_recipe_says(data: Material, split: Split) -> None:
+    """Other values in the crops that are not looked at change no validation figure, but the test predictions."""
+    rng = np.random.default_rng(0)
+    changed = {video_id: dict(arrays) for video_id, arrays in data.features.items()}
+    for video_id in (*split.validation, *split.test):
+        latent = changed[video_id]["crop/latent"].copy()
+        latent[:, 1] = rng.normal(size=latent[:, 1].shape)
+        changed[video_id]["crop/latent"] = latent
+    for crops, same in ((1, True), (2, False)):
+        recipe = RECIPE.model_copy(update={"epochs": 2, "validation_crops": crops})
+        before, after = (
+            train(Material(features, data.samples), recipe, split).splits[0] for features in (data.features, changed)
+        )
+        assert (before.fitted.curve == after.fitted.curve) is same
+        assert before.test_predicted != after.test_predicted
