@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from ldm_material import below, ldm_controller
-from stable_diffusion_material import build_unet, give_a_say, write_stable_diffusion
+from benchmarks.ldm_material import below, ldm_controller
+from benchmarks.stable_diffusion_material import build_unet, give_a_say, write_stable_diffusion
 
 from diffvqa.pipeline.cli import main
 from diffvqa.stages.diffusion.controller import Controller
@@ -26,7 +26,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from stable_diffusion_material import NARROW_2
+    from benchmarks.stable_diffusion_material import NARROW_2
 
     controller = Controller.from_unet(build_unet(NARROW_2), conditioning_channels=4)
     give_a_say(controller)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.stable_diffusion_material import NARROW_2, write_stable_diffusion
 from numpy.typing import NDArray
-from stable_diffusion_material import NARROW_2, write_stable_diffusion
 
 from diffvqa.stages.backbones.interface import level_slices
 from diffvqa.stages.backbones.placement import Placement

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from ldm_material import below, ldm_autoencoder, ldm_clip, ldm_controller, ldm_open_clip, ldm_unet
+from benchmarks.ldm_material import below, ldm_autoencoder, ldm_clip, ldm_controller, ldm_open_clip, ldm_unet
+from benchmarks.stable_diffusion_material import NARROW_1, NARROW_2, Shape, build_autoencoder, build_unet, give_a_say
 from safetensors.torch import save_file
-from stable_diffusion_material import NARROW_1, NARROW_2, Shape, build_autoencoder, build_unet, give_a_say
 from torch import Tensor
 
 from diffvqa.stages.diffusion.controller import Controller

@@ -12,10 +12,17 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from benchmarks.stable_diffusion_material import (
+    NARROW_1,
+    NARROW_2,
+    SCHEDULER,
+    give_a_say,
+    write_json,
+    write_stable_diffusion,
+)
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from stable_diffusion_material import NARROW_1, NARROW_2, SCHEDULER, give_a_say, write_json, write_stable_diffusion
 
 from diffvqa.stages.backbones.placement import Placement
 from diffvqa.stages.backbones.registry import load_backbone
