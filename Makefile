@@ -1,7 +1,7 @@
 # Two commands need nothing else typed, installed or fetched by hand:
 #   make demo      make test
-# Variables: DATASET, RECIPE, VIDEOS, LABELS, PRETRAIN, MODEL, ON, SCORES, FORMAT, OUT, PHOTOS, BENCH, and ARGS for any
-# further option.
+# Variables: DATASET, RECIPE, VIDEOS, LABELS, PRETRAIN, MODEL, ON, SCORES, FORMAT, OUT, PHOTOS, CONFIG, BENCH, and ARGS
+# for any further option.
 
 PYTHON  ?= $(firstword $(shell command -v python3.11 python3))
 DATASET ?= demo
@@ -9,6 +9,8 @@ RECIPE  ?= $(DATASET)
 FORMAT  ?= h5
 SCORES  ?= runs/scores.csv
 ARGS    ?=
+
+PICTURES = $(if $(PHOTOS),'$(PHOTOS)') $(if $(VIDEOS),'$(VIDEOS)')
 
 VENV    := .venv
 DIFFVQA := $(VENV)/bin/diffvqa
@@ -19,7 +21,7 @@ SOURCES := $(sort $(shell find cache pipeline stages -type f -not -path '*/__pyc
 STAMP   := $(VENV)/installed-$(firstword $(shell (cat pyproject.toml constraints.txt; echo $(SOURCES)) | cksum))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser lint types format prepare extract train evaluate sweep score report export nano bench clean
+.PHONY: help setup demo test test-browser lint types format prepare extract train evaluate sweep score report export pretrain adapt reconstruct nano bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,8 +81,18 @@ report: $(STAMP)  ## write everything about a data set and its model into one HT
 export: $(STAMP)  ## export its features: DATASET= [FORMAT=h5|npz|parquet OUT=path]
 	$(DIFFVQA) export $(DATASET) --format $(FORMAT) $(if $(OUT),--out '$(OUT)') $(ARGS)
 
-nano: $(STAMP)  ## make a small diffusion model: PHOTOS=folder OUT=folder
-	$(DIFFVQA) pretrain '$(PHOTOS)' --out '$(OUT)' $(ARGS)
+pretrain: $(STAMP)  ## train a small diffusion U-Net: PHOTOS=folder [VIDEOS=folder] OUT=folder [CONFIG=recipe.toml]
+	$(DIFFVQA) pretrain $(PICTURES) --out '$(OUT)' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
+
+adapt: $(STAMP)  ## adapt a diffusion model's Controller: MODEL=folder PHOTOS=folder and/or VIDEOS=folder [OUT=folder]
+	$(DIFFVQA) adapt $(PICTURES) --model '$(MODEL)' $(if $(OUT),--out '$(OUT)') $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
+
+reconstruct: $(STAMP)  ## see what a model makes of a video's frames: VIDEOS=path [MODEL=nano] [OUT=reconstruction.png]
+	$(DIFFVQA) reconstruct '$(VIDEOS)' $(if $(MODEL),--model '$(MODEL)') $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+nano: $(STAMP)  ## make a small diffusion model, U-Net and Controller: PHOTOS=folder [VIDEOS=folder] OUT=folder
+	$(DIFFVQA) pretrain $(PICTURES) --out '$(OUT)' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
+	$(DIFFVQA) adapt $(PICTURES) --model '$(OUT)' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
 
 bench: $(STAMP)  ## run one benchmark: BENCH=name of a module in tests/benchmarks
 	$(VENV)/bin/python -m tests.benchmarks.$(BENCH) $(ARGS)

@@ -11,16 +11,16 @@ from PIL import Image
 from diffvqa.stages.denoiser_training.pictures import TrainingPictures
 from diffvqa.stages.denoiser_training.recipe import Architecture, FitRecipe
 
-TINY = Architecture(widths=(16, 16, 16))
+TINY = Architecture(widths=(16, 16), attention=(False, True))
 TINY_FIT = FitRecipe(
-    steps=12,
+    steps=8,
     batch_size=4,
     crop_size=32,
     learning_rate=2e-3,
     ema=0.8,
     held_out=4,
     validate_every=4,
-    checkpoint_every=5,
+    checkpoint_every=3,
     region=96,
 )
 

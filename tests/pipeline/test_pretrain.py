@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from training_material import write_photos
 
 from diffvqa.pipeline.cli import main
-from diffvqa.stages.denoiser_training.journal import read_losses
+from diffvqa.stages.denoiser_training.journal import CHECKPOINT_FILE, LOSSES_FILE, read_losses
 from diffvqa.stages.diffusion.model_folder import load_model_folder
 
 TINY = {
-    "architecture.widths": "[16, 16, 16]",
+    "architecture.widths": "[16, 16]",
+    "architecture.attention": "[false, true]",
     "pretrain.steps": "6",
     "pretrain.batch_size": "2",
     "pretrain.crop_size": "32",
@@ -21,13 +28,19 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pretrain(*arguments: str, **changed: str) -> int:
+    return main(command_line(*arguments, **changed))
+
+
+def command_line(*arguments: str, **changed: str) -> list[str]:
     settings = {**TINY, **{name.replace("__", "."): value for name, value in changed.items()}}
-    return main(
-        [
-            *("pretrain", *arguments, "--workers", "1"),
-            *(part for name, value in settings.items() for part in ("--set", f"{name}={value}")),
-        ]
-    )
+    assignments = (part for name, value in settings.items() for part in ("--set", f"{name}={value}"))
+    return ["pretrain", *arguments, "--workers", "1", "--threads", "1", *assignments]
+
+
+def start(arguments: list[str], **environment: str) -> subprocess.Popen[bytes]:
+    program = "import sys; from diffvqa.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +59,43 @@ def test_pretrain_makes_a_model_of_photographs_and_videos_and_goes_on_where_it_s
     assert pretrain(str(photos), str(carphone), "--out", str(out)) == 0
     assert "steps: 6 of 6, 5 now" in capsys.readouterr().out
     assert [row.step for row in read_losses(tmp_path / "model-training/pretrain")] == list(range(6))
-    assert load_model_folder(out, start_controller=True).unet.config.block_out_channels == [16, 16, 16]
+    assert load_model_folder(out, start_controller=True).unet.config.block_out_channels == [16, 16]
     assert pretrain(str(photos), str(carphone), "--out", str(out), pretrain__steps="8") == 2
     assert "recipe.steps was 6 and is now 8" in capsys.readouterr().err
+
+
+def test_a_training_that_was_killed_ends_bit_for_bit_as_one_that_was_not(photos: Path, tmp_path: Path) -> None:
+    settings = {"pretrain__steps": "60", "pretrain__checkpoint_every": "4"}
+    assert pretrain(str(photos), "--out", str(tmp_path / "whole"), **settings) == 0
+    process = start(command_line(str(photos), "--out", str(tmp_path / "killed"), **settings))
+    whole, killed = (tmp_path / f"{name}-training/pretrain" for name in ("whole", "killed"))
+    while not (killed / CHECKPOINT_FILE).exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed").exists()
+    assert pretrain(str(photos), "--out", str(tmp_path / "killed"), **settings) == 0
+    for name in (LOSSES_FILE, CHECKPOINT_FILE):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "killed" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+def test_two_processes_share_each_batch_and_learn_what_one_does(photos: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    arguments = command_line(str(photos), "--out", str(tmp_path / "two"), "--device", "cpu")
+    processes = [start(arguments, RANK=rank, LOCAL_RANK=rank, ACCELERATE_USE_CPU="true", **both) for rank in "01"]
+    assert pretrain(str(photos), "--out", str(tmp_path / "one"), "--device", "cpu") == 0
+    assert [process.wait() for process in processes] == [0, 0]
+    one, two = (read_losses(tmp_path / f"{name}-training/pretrain") for name in ("one", "two"))
+    assert len(one) == len(two) == 6
+    np.testing.assert_allclose([row.loss for row in two], [row.loss for row in one], rtol=1e-3)
+    measured = [[row.held_out_loss for row in rows if row.held_out_loss] for rows in (one, two)]
+    np.testing.assert_allclose(measured[0], measured[1], rtol=1e-3)
 
 
 def test_what_is_wrong_is_said_in_one_line(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +105,7 @@ def test_what_is_wrong_is_said_in_one_line(photos: Path, tmp_path: Path, capsys:
         ((str(photos),), {"pretrain__crop_size": "128"}, "at least 128 pixels"),
         ((str(photos),), {"pretrain__degradations": "['fog']"}, "there is no degradation 'fog'"),
         ((str(photos),), {"pretrain__stepps": "1"}, "Did you mean 'steps'?"),
-        ((str(photos),), {"architecture__widths": "[16, 20, 16]"}, "width 20 is no multiple"),
+        ((str(photos),), {"architecture__widths": "[16, 20]"}, "width 20 is no multiple"),
         ((str(photos), "--start-from", "mega"), {}, "There is no model 'mega'"),
     ):
         assert pretrain(*arguments, "--out", out, **changed) == 2
