@@ -34,7 +34,7 @@ class Runtime(BaseModel):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="most views per network call in extraction; auto: what suits device and view size"
     )
-    channels_last: bool = Field(False, description="lay images out with their channels innermost")
+    channels_last: bool = Field(True, description="lay images out with their channels innermost")
     compile: bool = Field(False, description="compile the networks of the extraction on their first call")
     shard_videos: int = Field(32, ge=1, description="videos per shard of the cache")
     feature_memory: float = Field(

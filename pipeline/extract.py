@@ -77,9 +77,11 @@ def extract(
     from diffvqa.pipeline.cache_rows import cache_header
     from diffvqa.pipeline.manifest import read_manifest
     from diffvqa.pipeline.runs import DatasetRun
+    from diffvqa.pipeline.waiting import wait_without_spinning
     from diffvqa.stages.decoding import VideoSource
 
     begun = time.monotonic()
+    wait_without_spinning()
     run = DatasetRun(settings.runtime.runs, name).require_prepared()
     manifest = read_manifest(run.folder)
     # Not taken apart before they are needed: of 100,000 paths that takes a second.

@@ -123,6 +123,9 @@ def score(
         CacheError: The cache is busy, damaged, or holds other features.
         OutputError: The file or the cache cannot be written.
     """
+    from diffvqa.pipeline.waiting import wait_without_spinning
+
+    wait_without_spinning()
     from diffvqa.pipeline.console import progress
     from diffvqa.pipeline.score_inputs import videos_of
     from diffvqa.pipeline.score_output import ScoreFile
