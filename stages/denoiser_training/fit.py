@@ -9,16 +9,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from diffvqa.stages.accelerators import fresh_accelerator
-from diffvqa.stages.denoiser_training.crops import CropSampler
+from diffvqa.stages.denoiser_training.batches import HeldOutLoss, Step, StepSource
 from diffvqa.stages.denoiser_training.journal import FitJournal, FitRow
-from diffvqa.stages.denoiser_training.objective import Denoising, Draws, draw, spread
+from diffvqa.stages.denoiser_training.objective import Denoising
 from diffvqa.stages.denoiser_training.pictures import TrainingPictures
 from diffvqa.stages.denoiser_training.recipe import AdaptRecipe, FitRecipe
 from diffvqa.stages.errors import TrainingDataError
@@ -112,8 +110,8 @@ class _Fit:
         groups = _parameter_groups(network, recipe)
         optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
         self.network, self.optimizer = self.accelerator.prepare(network, optimizer)
-        self.source = _StepSource(denoising, pictures, recipe, self._parts())
-        self.held_out = _HeldOut(denoising, pictures, recipe, self.accelerator.device)
+        self.source = StepSource(denoising, pictures, recipe, self._parts())
+        self.held_out = HeldOutLoss(denoising, pictures, recipe, self.accelerator.device)
         self.next_step = 0
         self.seconds = self.waited = 0.0
 
@@ -127,10 +125,8 @@ class _Fit:
             unwritten.append((self.next_step, self._timed_step(ready)))
             self.next_step += 1
             stops = self._agreed(time.monotonic() > deadline)
-            keeps, measures = (
-                stops or self._is_due(self.recipe.checkpoint_every),
-                self._is_due(self.recipe.validate_every),
-            )
+            keeps = stops or self._is_due(self.recipe.checkpoint_every)
+            measures = self._is_due(self.recipe.validate_every)
             if keeps or measures or len(unwritten) >= _ROWS_WRITTEN_AT_ONCE:
                 self._record(unwritten, measures=measures)
                 unwritten = []
@@ -151,7 +147,7 @@ class _Fit:
             waited=self.waited,
         )
 
-    def _timed_step(self, ready: Generator[_Step, None, None]) -> Tensor:
+    def _timed_step(self, ready: Generator[Step, None, None]) -> Tensor:
         asked = time.perf_counter()
         step = next(ready)
         begun = time.perf_counter()
@@ -160,7 +156,7 @@ class _Fit:
         self.seconds += time.perf_counter() - asked
         return loss
 
-    def _take(self, step: _Step) -> Tensor:
+    def _take(self, step: Step) -> Tensor:
         """Take one step of the optimiser and return this process's share of its loss."""
         rate = self.recipe.learning_rate * _rate_at(self.next_step, self.recipe)
         for group in self.optimizer.param_groups:
@@ -213,7 +209,7 @@ class _Fit:
         ]
         if measures:
             with self.accelerator.autocast():
-                rows[-1] = replace(rows[-1], held_out_loss=self.held_out.loss(self.average.module))
+                rows[-1] = replace(rows[-1], held_out_loss=self.held_out(self.average.module))
         self.journal.record(rows)
         self.on_rows(rows)
 
@@ -242,60 +238,6 @@ class _Fit:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.values["scaler"])
         self.next_step = int(checkpoint.values["step"])
-
-
-@dataclass(frozen=True)
-class _Part:
-    places: range
-    crops: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What one process needs for one step: its crops, in parts, and the draws of the whole batch."""
-
-    parts: tuple[_Part, ...]
-    drawn: Draws
-
-
-class _StepSource:
-    """Prepares steps, in any order and any thread."""
-
-    def __init__(
-        self, denoising: Denoising, pictures: TrainingPictures, recipe: FitRecipe, parts: Sequence[range]
-    ) -> None:
-        self._sampler = CropSampler(pictures.train, recipe)
-        self._recipe = recipe
-        self._parts = parts
-        self._shape = denoising.latent_shape(recipe.crop_size)
-        self._timesteps = denoising.timesteps
-
-    def prepare(self, step: int) -> _Step:
-        drawn = draw(self._recipe.seed, step, self._recipe.batch_size, self._shape, self._timesteps)
-        return _Step(tuple(_Part(places, self._sampler.batch(step, places)) for places in self._parts), drawn)
-
-
-class _HeldOut:
-    """Fixed crops, noise and timesteps to measure a network on."""
-
-    def __init__(
-        self, denoising: Denoising, pictures: TrainingPictures, recipe: FitRecipe, device: torch.device
-    ) -> None:
-        self._denoising, self._recipe, self._device = denoising, recipe, device
-        self._crops = CropSampler(pictures.held_out, recipe, "held-out").batch(0, range(recipe.held_out))
-        shape = denoising.latent_shape(recipe.crop_size)
-        self._drawn = spread(recipe.seed, recipe.held_out, shape, denoising.timesteps)
-
-    @torch.no_grad()
-    def loss(self, network: nn.Module) -> float:
-        network.eval()
-        errors = []
-        for start in range(0, len(self._crops), self._recipe.batch_size):
-            places = range(start, min(start + self._recipe.batch_size, len(self._crops)))
-            crops = torch.from_numpy(self._crops[places.start : places.stop]).to(self._device)
-            drawn = self._drawn.at(places, self._device)
-            errors.append(self._denoising.weighted_errors(network, crops, drawn, self._recipe))
-        return float(torch.cat(errors).mean())
 
 
 def _growing_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
