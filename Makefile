@@ -21,10 +21,10 @@ SOURCES := $(sort $(shell find cache pipeline stages -type f -not -path '*/__pyc
 STAMP   := $(VENV)/installed-$(firstword $(shell (cat pyproject.toml constraints.txt; echo $(SOURCES)) | cksum))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser lint types format prepare extract train evaluate sweep score report export pretrain adapt reconstruct nano bench clean
+.PHONY: help setup demo test test-browser lint types format prepare extract train evaluate sweep score report export pretrain adapt reconstruct nano bench bench-quality clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv with pinned versions; the other targets do this themselves
 
@@ -96,6 +96,9 @@ nano: $(STAMP)  ## make a small diffusion model, U-Net and Controller: PHOTOS=fo
 
 bench: $(STAMP)  ## run one benchmark: BENCH=name of a module in tests/benchmarks
 	$(VENV)/bin/python -m tests.benchmarks.$(BENCH) $(ARGS)
+
+bench-quality: $(STAMP)  ## how well features predict human scores: PHOTOS=folder with images/ and labels.csv
+	$(VENV)/bin/python -m tests.benchmarks.quality $(if $(PHOTOS),--photographs '$(PHOTOS)') $(ARGS)
 
 clean:  ## remove the environment, caches and builds, but never runs/
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

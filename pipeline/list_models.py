@@ -59,6 +59,9 @@ def command(
     for model in models:
         if "error" in model:
             typer.echo(f"cannot be used: {model['error']}")
+    typer.echo(
+        "also: efficientnet-lite0 (a CNN, with diffvqa[cnn]); MODEL-random (untrained); A+B (the features of both)"
+    )
     typer.echo("next: diffvqa extract NAME --model MODEL")
 
 

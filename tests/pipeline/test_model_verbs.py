@@ -98,6 +98,7 @@ def test_models_lists_what_is_shipped_and_what_is_in_a_folder(
     assert main(["models", str(tmp_path)]) == 0
     table = capsys.readouterr().out
     assert "cannot be used" in table
+    assert "efficientnet-lite0" in table
     assert "nano" in table
     assert main(["models", str(tmp_path / "other")]) == 2
     assert "is no model folder, and holds none" in capsys.readouterr().err

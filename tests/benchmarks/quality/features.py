@@ -1,0 +1,180 @@
+"""Features of the photographs: caches, several joined to one, and vectors for a regressor that takes no maps."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffvqa.cache.atomic import atomic_write_text
+from diffvqa.cache.reader import FeatureCache
+from diffvqa.pipeline.config import Settings
+from diffvqa.pipeline.extract import extract
+
+from .photographs import DATASET
+
+Array = NDArray[np.float64]
+
+_VIEWS = ("resize", "crop")
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Which channels of a cache's ``multiscale`` are looked at.
+
+    Attributes:
+        mean: Those of the levels' means.
+        std: Those of the levels' standard deviations.
+    """
+
+    mean: slice
+    std: slice
+
+
+class PhotographFeatures:
+    """The features of one or several caches of the same photographs, as one source.
+
+    Args:
+        caches: ``multiscale`` has the channels of all, one after the other; the rest is that of the first that has it.
+        with_std: False leaves out the channels of standard deviations.
+    """
+
+    def __init__(self, caches: Sequence[FeatureCache], *, with_std: bool = True) -> None:
+        self.caches = tuple(caches)
+        self._with_std = with_std
+        self._channels = [_channels_of(cache) for cache in caches]
+
+    @property
+    def digests(self) -> list[str]:
+        """What the features are a function of."""
+        return [cache.header.fingerprint_digest for cache in self.caches] + [str(self._with_std)]
+
+    def __getitem__(self, video_id: str, /) -> Mapping[str, NDArray[Any]]:
+        """Return the arrays of one photograph."""
+        every = [cache[video_id] for cache in self.caches]
+        joined: dict[str, NDArray[Any]] = {}
+        for view in _VIEWS:
+            joined[f"{view}/multiscale"] = np.concatenate(
+                [
+                    arrays[f"{view}/multiscale"][..., self._kept(channels), :, :]
+                    for arrays, channels in zip(every, self._channels, strict=True)
+                ],
+                axis=-3,
+            )
+            for part in ("latent", "frames"):
+                having = next((arrays for arrays in every if f"{view}/{part}" in arrays), None)
+                if having is not None:
+                    joined[f"{view}/{part}"] = having[f"{view}/{part}"]
+        return joined
+
+    def frames(self, video_id: str, view: str) -> NDArray[Any]:
+        """Return the pixels of the views of one photograph."""
+        return self.caches[0][video_id][f"{view}/frames"]
+
+    def _kept(self, channels: Channels) -> slice:
+        return slice(channels.mean.start, channels.std.stop if self._with_std else channels.mean.stop)
+
+    def vectors(self, names: Sequence[str], *, views: Sequence[str] = _VIEWS) -> Array:
+        """Return one vector per photograph: mean and deviation of every map over the view, averaged over the crops.
+
+        Args:
+            names: Of the photographs.
+            views: Which views.
+
+        Returns:
+            (len(names), features) float64.
+        """
+        return np.stack([np.concatenate(list(self._vector(name, views))) for name in names])
+
+    def _vector(self, name: str, views: Sequence[str]) -> Iterator[Array]:
+        for cache, channels in zip(self.caches, self._channels, strict=True):
+            arrays = cache[name]
+            for view in views:
+                maps = arrays[f"{view}/multiscale"].astype(np.float64)
+                means = maps[..., channels.mean, :, :]
+                mean = means.mean(axis=(-2, -1))
+                yield _over_views(mean)
+                if self._with_std:
+                    # The deviation over the whole view, from that of its cells and that of their means.
+                    squares = means**2 + maps[..., channels.std, :, :] ** 2
+                    yield _over_views(np.sqrt(np.maximum(squares.mean(axis=(-2, -1)) - mean**2, 0.0)))
+
+
+class VectorFeatures:
+    """One vector per photograph as a map of one place, beside the pixels of the views.
+
+    Args:
+        vectors: By photograph, (features,) float64.
+        pixels: Features that come with the pixels of the views.
+    """
+
+    def __init__(self, vectors: Mapping[str, Array], pixels: PhotographFeatures) -> None:
+        self._vectors = vectors
+        self._pixels = pixels
+
+    def __getitem__(self, video_id: str, /) -> Mapping[str, NDArray[Any]]:
+        """Return the arrays of one photograph."""
+        place = self._vectors[video_id].astype(np.float16)[:, None, None]
+        arrays: dict[str, NDArray[Any]] = {}
+        for view in _VIEWS:
+            frames = self._pixels.frames(video_id, view)
+            arrays[f"{view}/frames"] = frames
+            arrays[f"{view}/multiscale"] = np.broadcast_to(place, (*frames.shape[:-3], *place.shape))
+        return arrays
+
+
+def _over_views(values: Array) -> Array:
+    averaged: Array = values.reshape(-1, values.shape[-1]).mean(axis=0)
+    return averaged
+
+
+def _channels_of(cache: FeatureCache) -> Channels:
+    """Return which channels are means and which deviations; each kind lies together, in the same order."""
+    spec = next(spec for spec in cache.header.arrays if spec.name == "resize/multiscale")
+    ends = {kind: [ends for name, ends in spec.levels.items() if name.endswith(f"/{kind}")] for kind in ("mean", "std")}
+    mean, std = (slice(ends[kind][0][0], ends[kind][-1][1]) for kind in ("mean", "std"))
+    if std.start != mean.stop:
+        raise ValueError(f"{cache.url} holds features of several networks; join their caches instead")
+    return Channels(mean, std)
+
+
+def extracted(settings: Settings, cache: Path) -> FeatureCache:
+    """Return the cache of the photographs' features, made or completed where need be."""
+    begun = time.process_time()
+    summary = extract(DATASET, settings, cache=cache)
+    if summary.failures:
+        raise RuntimeError(f"{cache}: {len(summary.failures)} photographs failed, first {summary.failures[0]}")
+    if summary.extracted:
+        before = _Cost.of(cache) or _Cost(0.0, 0)
+        spent = _Cost(before.seconds + time.process_time() - begun, before.photographs + summary.extracted)
+        atomic_write_text(_Cost.file(cache), json.dumps(asdict(spent)))
+    return FeatureCache(cache)
+
+
+def seconds_per_photograph(cache: Path) -> float:
+    """Return the CPU seconds that the process with the networks took for each photograph; NaN where unknown."""
+    cost = _Cost.of(cache)
+    return cost.seconds / cost.photographs if cost else math.nan
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What it took to make a cache."""
+
+    seconds: float
+    photographs: int
+
+    @classmethod
+    def of(cls, cache: Path) -> _Cost | None:
+        return cls(**json.loads(cls.file(cache).read_text())) if cls.file(cache).is_file() else None
+
+    @staticmethod
+    def file(cache: Path) -> Path:
+        return cache.with_name(f"{cache.name}.cost.json")

@@ -1,0 +1,73 @@
+"""The two regressors: stage two's own, on the maps, and a support vector machine on vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffvqa.pipeline.config import Settings
+from diffvqa.pipeline.stage_two import training_setup
+from diffvqa.stages.regressor_folder import save_regressors
+from diffvqa.stages.training import train_all
+from diffvqa.stages.training_data import FeatureSource
+
+from .features import PhotographFeatures
+from .photographs import DATASET, Photograph, samples_of, split_of
+
+_PENALTIES = (0.1, 0.3, 1.0, 3.0)
+_FOLDS = 4
+_TOLERANCE = 0.05  # errors up to this, on the scale of 0 to 1, cost nothing
+
+
+def fit_own(
+    features: FeatureSource, photographs: Sequence[Photograph], settings: Settings, *, save_to: Path | None = None
+) -> dict[str, float]:
+    """Train stage two's regressor as ``diffvqa train`` does, and return its predictions for the test part.
+
+    Args:
+        features: Of the photographs.
+        photographs: With their scores and parts.
+        settings: The recipe of the training, and where it runs.
+        save_to: Where to keep the trained model, to score others with; for features of one cache.
+    """
+    result = train_all(
+        features, samples_of(photographs), [split_of(photographs)], settings.train, training_setup(settings.runtime)
+    )
+    if save_to is not None:
+        assert isinstance(features, PhotographFeatures)
+        header = features.caches[0].header
+        extract = {
+            "recipe": header.recipe,
+            "fingerprint": header.fingerprint,
+            "fingerprint_digest": header.fingerprint_digest,
+        }
+        labels = {DATASET: {"name": "MOS", "note": ""}}
+        save_regressors(save_to, result, train_recipe=settings.train, extract=extract, labels=labels)
+    return dict(result.splits[0].test_predicted)
+
+
+def fit_svr(vectors: Mapping[str, NDArray[np.float64]], photographs: Sequence[Photograph]) -> dict[str, float]:
+    """Fit a support vector machine on standardised vectors, and return its predictions for the test part.
+
+    It learns from training and validation part; its penalty is chosen by cross-validation among these.
+    """
+    from sklearn.metrics.pairwise import rbf_kernel
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVR
+
+    learned = [each for each in photographs if each.part != "test"]
+    tested = [each for each in photographs if each.part == "test"]
+    scaler = StandardScaler()
+    known = scaler.fit_transform(np.stack([vectors[each.name] for each in learned]))
+    unknown = scaler.transform(np.stack([vectors[each.name] for each in tested]))
+    # The kernel is computed once for all folds and penalties: with thousands of features it is what takes the time.
+    search = GridSearchCV(
+        SVR(kernel="precomputed", epsilon=_TOLERANCE), {"C": _PENALTIES}, cv=_FOLDS, scoring="neg_mean_squared_error"
+    )
+    search.fit(rbf_kernel(known), [each.score for each in learned])
+    predicted = search.predict(rbf_kernel(unknown, known))
+    return {each.name: float(value) for each, value in zip(tested, predicted, strict=True)}

@@ -1,0 +1,123 @@
+"""What the quality benchmark rests on: BRISQUE as its authors' features, a split that stays, and pooled vectors."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from benchmarks.quality.brisque import brisque_features
+from benchmarks.quality.features import PhotographFeatures
+from benchmarks.quality.photographs import DATASET, Photograph, prepare, read_photographs, split_of
+from benchmarks.quality.rows import all_rows, chosen_rows
+from benchmarks.quality.severity import DISTORTIONS, SEVERITIES, clean_contents
+from benchmarks.quality.stand_in import write_stand_in
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
+
+from diffvqa.cache.reader import FeatureCache
+from diffvqa.pipeline.config import resolve_settings
+from diffvqa.pipeline.extract import extract
+
+PHOTOGRAPHS = Path(__file__).parents[3] / "shared/data/photos"
+
+
+def labels_file(folder: Path, names: list[str]) -> Path:
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("image_name", "mos"), *((name, number / 100) for number, name in enumerate(names))]
+        )
+    return folder
+
+
+@pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket"])
+def test_brisque_is_that_of_scikit_video(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a package that was written for NumPy 1
+        from skvideo.measure import brisque as reference
+
+    def resized(luminance: NDArray[np.float32], scale: float, **_: str) -> NDArray[np.float32]:
+        height, width = (int(extent * scale) for extent in luminance.shape)
+        return np.asarray(Image.fromarray(luminance).resize((width, height), Image.Resampling.BICUBIC))
+
+    picture: NDArray[np.uint8] = getattr(data, name)()
+    luminance = np.asarray(Image.fromarray(picture).convert("L"))
+    with pytest.MonkeyPatch.context() as patch:
+        # SciPy's own, which was Pillow's, is gone.
+        patch.setattr(reference.scipy, "misc", SimpleNamespace(imresize=resized), raising=False)
+        expected = reference.brisque_features(luminance[None, :, :, None])[0]
+    features = brisque_features(picture)
+    by_scale = features.reshape(2, 18)
+    # The reference says vertical before horizontal.
+    reordered = expected.reshape(2, 18)[:, [0, 1, 6, 7, 8, 9, 2, 3, 4, 5, *range(10, 18)]]
+    np.testing.assert_allclose(np.sort(by_scale, axis=1), np.sort(reordered, axis=1), rtol=2e-3, atol=2e-3)
+
+
+def test_the_parts_are_decided_by_the_names_alone(tmp_path: Path) -> None:
+    names = [f"ss0{number % 3 + 1}_{number}.jpg" for number in range(100)]
+    photographs = read_photographs(labels_file(tmp_path, names))
+    assert [sum(each.part == part for each in photographs) for part in ("train", "validation", "test")] == [72, 8, 20]
+    assert {each.name for each in photographs} == set(names)
+    again = read_photographs(labels_file(tmp_path, names[::-1]))
+    assert {each.name: each.part for each in again} == {each.name: each.part for each in photographs}
+    fewer = read_photographs(tmp_path, take=50)
+    assert [sum(each.part == part for each in fewer) for part in ("train", "validation", "test")] == [36, 4, 10]
+    assert {(each.name, each.part) for each in fewer} <= {(each.name, each.part) for each in again}
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the shared photographs are not there")
+def test_of_the_shared_photographs_3200_are_learned_from_and_800_tested_on() -> None:
+    split = split_of(read_photographs(PHOTOGRAPHS))
+    assert (len(split.train) + len(split.validation), len(split.test)) == (3200, 800)
+
+
+def test_vectors_are_mean_and_deviation_over_the_whole_view(tiny_model: Path, tmp_path: Path) -> None:
+    write_stand_in(tmp_path / "photographs", pictures=5)
+    photographs = read_photographs(tmp_path / "photographs")
+    prepare(photographs, tmp_path / "runs")
+    options = {"extract.model": str(tiny_model), "extract.frames": 1, "extract.view_size": 32, "extract.crops": 2}
+
+    def features(grid: int) -> PhotographFeatures:
+        place = tmp_path / f"features-{grid}"
+        settings = resolve_settings(None, {**options, "extract.grid": grid, "runtime.runs": tmp_path / "runs"})
+        extract(DATASET, settings, cache=place)
+        return PhotographFeatures([FeatureCache(place)])
+
+    coarse, fine = features(1), features(2)
+    names = [each.name for each in photographs]
+    np.testing.assert_allclose(coarse.vectors(names), fine.vectors(names), rtol=2e-2, atol=2e-3)
+    with_std, levels = fine.vectors(names).shape[1], fine.caches[0].header.arrays[1].shape
+    assert with_std == 2 * PhotographFeatures(fine.caches, with_std=False).vectors(names).shape[1]
+    assert fine.vectors(names, views=["crop"]).shape[1] * 2 == with_std == 2 * levels[-3]
+    joined = PhotographFeatures([*fine.caches, *fine.caches])[names[0]]
+    assert joined["crop/multiscale"].shape[-3] == 2 * fine[names[0]]["crop/multiscale"].shape[-3]
+    assert "crop/latent" in joined
+
+
+def test_rows_are_chosen_by_name_and_by_pattern() -> None:
+    assert len({row.key for row in all_rows(few=10)}) == len(all_rows(few=10))
+    assert [row.key for row in chosen_rows("nano", few=10)] == ["nano/svr", "nano/own"]
+    assert [row.key for row in chosen_rows("nano/own, brisque/svr", few=10)] == ["brisque/svr", "nano/own"]
+    with pytest.raises(ValueError, match="no row is named 'nana'"):
+        chosen_rows("nana", few=10)
+
+
+def test_the_contents_to_make_worse_are_the_best_of_the_test_part() -> None:
+    def photograph(number: int, source: str, part: str) -> Photograph:
+        return Photograph(f"{source}_{number}.jpg", Path("absent"), number / 100, part)  # type: ignore[arg-type]
+
+    tested = [photograph(number, "ss03", "test") for number in range(30)]
+    others = [photograph(90, "ss03", "train"), photograph(91, "ss02", "test")]
+    assert [each.score for each in clean_contents([*tested, *others])] == [number / 100 for number in range(29, 9, -1)]
+    assert len(DISTORTIONS) == len(SEVERITIES) == 5
+
+
+def test_brisque_of_a_flat_picture_is_finite() -> None:
+    flat = np.full((32, 48, 3), 7, np.uint8)
+    flat[:, 24:] = 8
+    assert np.isfinite(brisque_features(flat)).all()
+    assert np.isfinite(brisque_features(np.zeros((32, 32, 3), np.uint8))).all()
