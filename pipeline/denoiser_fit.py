@@ -146,7 +146,7 @@ def fit_with_journal(
     from diffvqa.stages.denoiser_training.journal import FitJournal, FitRow
 
     writes = is_main_process()
-    identity = {"recipe": recipe.model_dump(mode="json"), "pictures": pictures.digest(), **origin}
+    identity = {"recipe": recipe.identity(), "pictures": pictures.digest(), **origin}
     journal = FitJournal(folder, identity, overwrite=place.overwrite, writes=writes)
     runtime = FitRuntime(
         denoising.model.null_prompt.device,

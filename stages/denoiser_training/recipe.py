@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -69,6 +69,10 @@ class FitRecipe(BaseModel):
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
     seed: int = Field(0, ge=0, description="of the initial weights, the crops, the degradations and the noise")
 
+    def identity(self) -> dict[str, Any]:
+        """Return what the trained network depends on, as JSON values."""
+        return self.model_dump(mode="json")
+
     @field_validator("degradations")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -103,6 +107,10 @@ class AdaptRecipe(FitRecipe):
     )
     reconstruct_steps: int = Field(20, ge=1, le=1000, description="denoising steps of these reconstructions")
     reconstruct_start: int = Field(999, ge=0, le=999, description="timestep they start from; 999 is pure noise")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the trained Controller depends on: not how it is measured afterwards."""
+        return self.model_dump(mode="json", exclude={"reconstructed", "reconstruct_steps", "reconstruct_start"})
 
 
 class DenoiserRecipe(BaseModel):

@@ -73,6 +73,10 @@ def test_by_default_the_model_itself_gets_the_controller_and_it_goes_on_where_it
     assert has_controller(base)
     assert adapt(str(photos), "--model", str(base)) == 0
     assert "steps: 6 of 6, 5 now" in capsys.readouterr().out
+    assert adapt(str(photos), "--model", str(base), adapt__reconstruct_start="300") == 0
+    measured_again = capsys.readouterr().out
+    assert "2 steps from t = 300" in measured_again
+    assert "steps: 6 of 6, 0 now" in measured_again
 
 
 def test_what_is_wrong_is_said_in_one_line(photos: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
