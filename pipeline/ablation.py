@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import typer
 
 from diffvqa.pipeline.tables import PlainTable
 from diffvqa.stages.json_values import without_nan
@@ -121,9 +120,13 @@ def ablate(
 
 def show(summary: AblationSummary) -> None:
     """Show the table and where it lies."""
-    typer.echo(f"{summary.dataset}: medians of {summary.splits} splits, held-out contents")
-    typer.echo(summary.table().to_text(), nl=False)
-    typer.echo(f"table: {summary.folder}")
+    from diffvqa.pipeline.console import tell
+
+    tell(
+        f"{summary.dataset}: medians of {summary.splits} splits, held-out contents",
+        summary.table().to_text().rstrip("\n"),
+        f"table: {summary.folder}",
+    )
 
 
 def _figures(row: AblationRow) -> tuple[str, ...]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import typer
-
 from diffvqa.pipeline import options
 
 DEMO = "demo"
@@ -18,6 +16,7 @@ def command(
     config: options.Config = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Prepare, extract, train, score and export the demo data set."""
@@ -25,7 +24,7 @@ def command(
     settings = options.settings_from(config, assignments, chosen, show=show_config)
     from rich.table import Table
 
-    from diffvqa.pipeline.console import in_words, output_console
+    from diffvqa.pipeline.console import in_words, tell
     from diffvqa.pipeline.export import export
     from diffvqa.pipeline.extract import extract
     from diffvqa.pipeline.prepare import prepare
@@ -60,9 +59,9 @@ def command(
     stages.add_section()
     stages.add_row("all", "", in_words(clock.total), str(run.folder))
 
-    typer.echo("\n".join((score_heading(), *map(score_line, scored.videos))))
+    tell(score_heading(), *map(score_line, scored.videos))
     for table in (metrics_table(trained.result, DEMO, trained.labels[DEMO]), stages):
-        output_console().print(table)
+        tell(table)
 
 
 class _Stopwatch:

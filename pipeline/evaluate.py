@@ -221,6 +221,7 @@ def command(
     config: options.Config = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Evaluate trained models on data sets: cross-data-set tests, and a grid of them."""
@@ -228,6 +229,7 @@ def command(
         config, assignments, {"runtime.device": device, "runtime.runs": runs}, show=show_config
     )
     from diffvqa.cache.atomic import atomic_write_text
+    from diffvqa.pipeline.console import tell
     from diffvqa.pipeline.train import metric_cells
 
     evaluations = evaluate(models, on, settings)
@@ -244,9 +246,8 @@ def command(
         atomic_write_text(as_json, figures)
     headings = ("model", "on", "protocol", "videos", "SRCC", "KRCC", "PLCC", "PLCC fitted", "RMSE fitted")
     rows = tuple((each.model, each.on, each.protocol, *metric_cells(each.metrics)) for each in evaluations)
-    typer.echo(PlainTable((headings,), rows).to_text())
-    typer.echo(grid.to_text(), nl=False)
+    tell(PlainTable((headings,), rows).to_text(), grid.to_text().rstrip("\n"))
     if any(each.protocol == "held-out" for each in evaluations):
-        typer.echo("* a data set of the model's own: median over the splits, each on its held-out part")
+        tell("* a data set of the model's own: median over the splits, each on its held-out part")
     for path in (*(table or ()), *filter(None, (predictions, as_json))):
-        typer.echo(f"written: {path}")
+        tell(f"written: {path}")

@@ -154,13 +154,19 @@ def command(
     config: options.Config = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
+    as_json: options.Json = False,
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Write a data set's features, ids and labels in a format of other programs."""
     settings = options.settings_from(config, assignments, {"runtime.runs": runs}, show=show_config)
     names = None if arrays is None else [part.strip() for part in arrays.split(",") if part.strip()]
     summary = export(name, settings, file_format=file_format, out=out, cache=cache, arrays=names)
-    from diffvqa.pipeline.console import in_words
+    from diffvqa.pipeline.console import in_words, show_json, tell
 
-    typer.echo(f"{name}: {summary.videos} videos, {summary.size / 1e6:.1f} MB, {in_words(summary.seconds)}")
-    typer.echo(f"{'folder' if file_format is ExportFormat.NPZ else 'file'}: {summary.path}")
+    if as_json:
+        where = {"path": str(summary.path), "videos": summary.videos, "bytes": summary.size}
+        show_json(where | {"seconds": round(summary.seconds, 3)})
+        return
+    tell(f"{name}: {summary.videos} videos, {summary.size / 1e6:.1f} MB, {in_words(summary.seconds)}")
+    tell(f"{'folder' if file_format is ExportFormat.NPZ else 'file'}: {summary.path}")

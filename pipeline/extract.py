@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,6 +47,17 @@ class ExtractSummary:
     failures: tuple[VideoRow, ...]
     labelled: bool
     seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as JSON."""
+        return {
+            "cache": self.cache,
+            "extracted": self.extracted,
+            "done_before": self.done_before,
+            "failed": len(self.failures),
+            "failures": {row.video_id: row.reason for row in self.failures},
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def extract(
@@ -190,6 +201,8 @@ def command(
     config: options.Config = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
+    as_json: options.Json = False,
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> int:
     """Run the diffusion model once over every video of a data set and keep its features."""
@@ -203,24 +216,27 @@ def command(
     }
     settings = options.settings_from(config, assignments, chosen, show=show_config)
     summary = extract(name, settings, cache=cache, retry_failed=retry_failed, overwrite=overwrite)
-    _show(name, summary, retried=retry_failed)
+    _show(name, summary, retried=retry_failed, as_json=as_json)
     return _exit_status(summary, strict=strict)
 
 
-def _show(name: str, summary: ExtractSummary, *, retried: bool) -> None:
-    from diffvqa.pipeline.console import failure_table, in_words, output_console
+def _show(name: str, summary: ExtractSummary, *, retried: bool, as_json: bool) -> None:
+    from diffvqa.pipeline.console import failure_table, in_words, show_json, tell
 
+    if as_json:
+        show_json(summary.as_json())
+        return
     if summary.failures:
-        output_console().print(failure_table((row.video_id, row.reason, row.detail) for row in summary.failures))
-    typer.echo(
+        tell(failure_table((row.video_id, row.reason, row.detail) for row in summary.failures))
+    tell(
         f"{name}: {summary.extracted} videos extracted, {summary.done_before} were done, "
         f"{len(summary.failures)} failed, {in_words(summary.seconds)}"
     )
     if summary.failures and not retried:
-        typer.echo("once they are mended: --retry-failed tries them again")
-    typer.echo(f"features: {summary.cache}")
+        tell("once they are mended: --retry-failed tries them again")
+    tell(f"features: {summary.cache}")
     if summary.extracted + summary.done_before:
-        typer.echo(f"next: diffvqa {'train' if summary.labelled else 'export'} {name}")
+        tell(f"next: diffvqa {'train' if summary.labelled else 'export'} {name}")
 
 
 def _exit_status(summary: ExtractSummary, *, strict: bool) -> int:

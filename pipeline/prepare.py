@@ -118,6 +118,8 @@ def command(
     config: options.Config = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
+    as_json: options.Json = False,
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """List a data set's videos and scores in a manifest: runs/NAME/manifest.csv."""
@@ -135,10 +137,12 @@ def command(
         columns=ColumnNames(video_column, score_column, group_column, split_column),
         lower_is_better=lower_is_better,
     )
-    _show(summary)
+    _show(summary, as_json=as_json)
 
 
-def _show(summary: PrepareSummary) -> None:
+def _show(summary: PrepareSummary, *, as_json: bool) -> None:
+    from diffvqa.pipeline.console import show_json, tell
+
     manifest, report = summary.manifest, summary.report
     labelled = sum(row.score is not None for row in manifest.rows)
     groups = len({row.group for row in manifest.rows})
@@ -149,21 +153,24 @@ def _show(summary: PrepareSummary) -> None:
     _warn("video(s) without a label, left out: %s", report.videos_without_label if labelled else ())
     _warn("video(s) labelled twice with one score, kept once: %s", report.duplicates)
     _warn("score(s) missing or off the scale, kept as unlabelled: %s", report.without_score)
-    for note in report.notes:
-        typer.echo(note)
+    if as_json:
+        counts = {"videos": len(manifest.rows), "labelled": labelled, "groups": groups}
+        show_json({"manifest": str(summary.path), **counts, "matched": report.matched})
+        return
+    tell(*report.notes)
     scores = f"{labelled} with a score, {manifest.label}{_scale(manifest.label)}" if labelled else "no scores"
-    typer.echo(f"{manifest.name}: {len(manifest.rows)} videos in {groups} content groups; {scores}")
+    tell(f"{manifest.name}: {len(manifest.rows)} videos in {groups} content groups; {scores}")
     if labelled:
-        typer.echo(
+        tell(
             f"matched {report.matched}, labels without a video {len(report.labels_without_video)}, videos without a "
             f"label {len(report.videos_without_label)}, labelled twice {len(report.duplicates)}, without a usable "
             f"score {len(report.without_score)}"
         )
     for name, parts in manifest.official_splits().items():
-        counts = Counter(parts.values())
-        typer.echo(f"split {name}: {', '.join(f'{counts[part]} {part}' for part in sorted(counts))}")
-    typer.echo(f"manifest: {summary.path}")
-    typer.echo(f"next: diffvqa extract {manifest.name}")
+        in_parts = Counter(parts.values())
+        tell(f"split {name}: {', '.join(f'{in_parts[part]} {part}' for part in sorted(in_parts))}")
+    tell(f"manifest: {summary.path}")
+    tell(f"next: diffvqa extract {manifest.name}")
 
 
 def _warn(message: str, names: tuple[str, ...]) -> None:

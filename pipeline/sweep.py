@@ -278,17 +278,18 @@ def command(
     config: options.Config = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Search the training recipe for better settings, on validation parts alone."""
     settings = options.settings_from(
         config, assignments, {"runtime.device": device, "runtime.runs": runs}, show=show_config
     )
-    from diffvqa.pipeline.console import in_words
+    from diffvqa.pipeline.console import in_words, tell
     from diffvqa.pipeline.search_space import parse_space
 
     summary = sweep(name, settings, trials=trials, splits=splits, space=parse_space(search or ()), cache=cache)
-    typer.echo(summary.table().to_text(), nl=False)
-    typer.echo(f"{name}: {len(summary.trials)} trials, {summary.resumed} of them before, {in_words(summary.seconds)}")
-    typer.echo(f"best recipe: {summary.best}")
-    typer.echo(f"next: diffvqa train {name} --config {summary.best}")
+    tell(summary.table().to_text().rstrip("\n"))
+    tell(f"{name}: {len(summary.trials)} trials, {summary.resumed} of them before, {in_words(summary.seconds)}")
+    tell(f"best recipe: {summary.best}")
+    tell(f"next: diffvqa train {name} --config {summary.best}")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,6 +51,19 @@ class TrainSummary:
         """Share of the training steps' time in which the next batch was not ready, in [0, 1]."""
         spent = sum(trained.fitted.seconds for trained in self.result.splits)
         return sum(trained.fitted.waited for trained in self.result.splits) / spent if spent else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as JSON, with the medians over the splits by data set."""
+        from diffvqa.pipeline.metrics import metrics_json
+
+        return {
+            "model": str(self.model),
+            "videos": self.videos,
+            "unused": self.unused,
+            "splits": len(self.result.splits),
+            "medians": {name: metrics_json(self.result.median(name)) for name in self.labels},
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def train(
@@ -189,6 +202,8 @@ def command(
     config: options.Config = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
+    as_json: options.Json = False,
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Train the regressor on data sets' features, over all splits."""
@@ -218,12 +233,15 @@ def command(
         random_splits=random_splits,
         pretrain=pretrain or (),
     )
-    from diffvqa.pipeline.console import in_words, output_console
+    from diffvqa.pipeline.console import in_words, show_json, tell
 
+    if as_json:
+        show_json(summary.as_json())
+        return
     for name, label in summary.labels.items():
-        output_console().print(metrics_table(summary.result, name, label))
+        tell(metrics_table(summary.result, name, label))
     joint = "+".join(names)
-    typer.echo(f"{joint}: {summary.videos} videos, {len(summary.result.splits)} splits, {in_words(summary.seconds)}")
-    typer.echo("; ".join(filter(None, (f"waited for data {summary.waited:.1%} of the steps' time", summary.scan))))
-    typer.echo(f"model: {summary.model}")
-    typer.echo(f"next: diffvqa score PATH… --model {joint}")
+    tell(f"{joint}: {summary.videos} videos, {len(summary.result.splits)} splits, {in_words(summary.seconds)}")
+    tell("; ".join(filter(None, (f"waited for data {summary.waited:.1%} of the steps' time", summary.scan))))
+    tell(f"model: {summary.model}")
+    tell(f"next: diffvqa score PATH… --model {joint}")

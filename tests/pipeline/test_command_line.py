@@ -6,6 +6,8 @@ import csv
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,7 +22,7 @@ import zarr
 from diffvqa.cache.reader import FeatureCache
 from diffvqa.cache.shards import ShardEntry
 from diffvqa.cache.writer import CacheWriter
-from diffvqa.pipeline import datasets
+from diffvqa.pipeline import console, datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
 from diffvqa.stages.view_extractor import ViewExtractor
@@ -93,7 +95,7 @@ def test_a_killed_extraction_goes_on_where_it_was_and_ends_with_the_same_feature
     program = """
 import os, signal, sys
 from diffvqa.cache import shards
-from diffvqa.pipeline import datasets
+from diffvqa.pipeline import console, datasets
 from diffvqa.pipeline.cli import main
 from diffvqa.pipeline.config import Settings
 from diffvqa.stages.view_extractor import ViewExtractor
@@ -218,6 +220,54 @@ def test_an_export_holds_every_usable_video(trained: Path, settings_file: Path, 
         assert file["features/resize/frames"].shape == (24, 32, 32, 3)
         assert file["score"].attrs["label"] == "MOS"
         assert json.loads(file.attrs["provenance"])["data_set"] == "set"
+
+
+def test_the_summaries_can_be_read_by_a_program_or_left_out(
+    trained: Path, settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run("extract", "set", trained, settings_file, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["extracted"], told["done_before"], told["failed"]) == (0, 12, 3)
+    assert told["failures"] == {"empty.mp4": "empty", "text.mp4": "unreadable", "gone.mp4": "missing"}
+    assert run("train", "set", trained, settings_file, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["medians"]["set"] == json.loads((trained / "set/model/metrics.json").read_text())["set"]["median"]
+    assert run("export", "set", trained, settings_file, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["videos"] == 12
+    capsys.readouterr()
+    assert run("extract", "set", trained, settings_file, "--quiet") == 0
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert not shown.err
+    assert run("export", "set", trained, settings_file, "--quiet") == 0
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert "3 video(s) of the manifest have no features" in shown.err, "a warning is not left out"
+
+
+def test_a_clean_run_is_free_of_the_words_of_libraries(trained: Path, settings_file: Path, tmp_path: Path) -> None:
+    """In a process of its own, where nothing turns warnings into errors or keeps what is written below Python."""
+    program = "import sys; from diffvqa.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    shutil.copytree(trained / "set", tmp_path / "set", ignore=shutil.ignore_patterns("model"))
+    arguments = ["set", "--runs", str(tmp_path), "--config", str(settings_file)]
+    for verb in (["extract", "--overwrite"], ["train"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *verb, *arguments], capture_output=True, text=True, check=True
+        )
+        ours = re.compile(r"\d\d:\d\d:\d\d \S")
+        assert [line for line in done.stderr.splitlines() if not ours.match(line)] == []
+        assert "Warning" not in done.stdout
+
+
+def test_no_colour_is_used_where_none_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for wanted in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", wanted)
+        console.output_console().print("x", style="red")
+        assert ("\x1b[31m" in capsys.readouterr().out) == (not wanted)
 
 
 def test_nothing_that_works_is_exit_status_1(tmp_path: Path, settings_file: Path) -> None:
