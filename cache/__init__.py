@@ -1,6 +1,7 @@
 """The feature cache: schema, fingerprint, shards, catalogue, reading, export. Knows no model and no command line.
 
-What training scripts of one's own need is here by name, and imported when it is asked for.
+What scripts of one's own need is here by name, and imported when it is asked for; everything else in this package may
+change.
 """
 
 from __future__ import annotations
@@ -9,14 +10,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffvqa.cache.errors import CacheError, DiffVQAError
     from diffvqa.cache.in_memory import load_into_memory
     from diffvqa.cache.reader import FeatureCache
     from diffvqa.cache.streaming import FeatureStream
     from diffvqa.cache.torch_data import FeatureDataset, FeatureStreamDataset
 
-__all__ = ["FeatureCache", "FeatureDataset", "FeatureStream", "FeatureStreamDataset", "load_into_memory"]
+__all__ = [
+    "CacheError",
+    "DiffVQAError",
+    "FeatureCache",
+    "FeatureDataset",
+    "FeatureStream",
+    "FeatureStreamDataset",
+    "load_into_memory",
+]
 
 _MODULES = {
+    "CacheError": "errors",
+    "DiffVQAError": "errors",
     "FeatureCache": "reader",
     "FeatureDataset": "torch_data",
     "FeatureStream": "streaming",

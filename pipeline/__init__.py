@@ -1,6 +1,8 @@
-"""What a user runs: data sets, configuration, engines and the ``diffvqa`` command; a module for each of its verbs.
+"""What a user runs: data sets, settings, the ``diffvqa`` command, and a module for each of its verbs.
 
-What scripts of one's own need is here by name, and imported when it is asked for.
+The function that a verb's module has under the verb's name, as in ``from diffvqa.pipeline.extract import extract``,
+does the same from Python and returns a summary. What else scripts of one's own need is here by name, and imported when
+it is asked for; everything else in this package may change.
 """
 
 from __future__ import annotations
@@ -9,11 +11,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffvqa.pipeline.scorer import Scorer
+    from diffvqa.pipeline.config import Runtime, Settings, resolve_settings
+    from diffvqa.pipeline.errors import ConfigError, DatasetError
+    from diffvqa.pipeline.manifest import Label, Manifest, ManifestRow, read_manifest, write_manifest
+    from diffvqa.pipeline.scorer import FrameQuality, ScoredVideo, Scorer
 
-__all__ = ["Scorer"]
+__all__ = [
+    "ConfigError",
+    "DatasetError",
+    "FrameQuality",
+    "Label",
+    "Manifest",
+    "ManifestRow",
+    "Runtime",
+    "ScoredVideo",
+    "Scorer",
+    "Settings",
+    "read_manifest",
+    "resolve_settings",
+    "write_manifest",
+]
 
-_MODULES = {"Scorer": "scorer"}
+_MODULES = {
+    "ConfigError": "errors",
+    "DatasetError": "errors",
+    "FrameQuality": "scorer",
+    "Label": "manifest",
+    "Manifest": "manifest",
+    "ManifestRow": "manifest",
+    "Runtime": "config",
+    "ScoredVideo": "scorer",
+    "Scorer": "scorer",
+    "Settings": "config",
+    "read_manifest": "manifest",
+    "resolve_settings": "config",
+    "write_manifest": "manifest",
+}
 
 
 def __getattr__(name: str) -> Any:

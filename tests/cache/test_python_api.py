@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from cache_material import failed, header, usable
 
-import diffvqa.cache
-from diffvqa.cache.reader import FeatureCache
 from diffvqa.cache.shards import ShardEntry
 from diffvqa.cache.writer import CacheWriter
 from diffvqa.pipeline.manifest import Manifest, ManifestRow, write_manifest
@@ -48,16 +46,3 @@ def test_the_documented_lines_run(folder: Path, number: int, tmp_path: Path) -> 
     script = tmp_path / "script.py"
     script.write_text(BLOCKS[number])
     subprocess.run([sys.executable, "-W", "error", str(script)], cwd=folder, check=True)
-
-
-def test_the_public_names_are_those_of_the_modules() -> None:
-    assert diffvqa.cache.FeatureCache is FeatureCache
-    for name in diffvqa.cache.__all__:
-        assert getattr(diffvqa.cache, name).__name__ == name
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = diffvqa.cache.nothing
-
-
-def test_importing_the_package_imports_nothing_heavy() -> None:
-    program = "import sys, diffvqa.cache; sys.exit(bool({'torch', 'numpy', 'zarr', 'pyarrow'} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", program], check=True)
