@@ -76,7 +76,9 @@ def begin_run(storage: Storage, *, at_least: Callable[[], int], lease: float = L
             process=os.getpid(),
             expires=time.time() + lease,
         )
-        if not storage.create(_file(run.number), _content(run)) or _latest(storage) != run:
+        # Not asked whether it was new: a PUT that is sent again, since its answer got lost, is refused.
+        storage.create(_file(run.number), _content(run))
+        if _latest(storage) != run:
             raise _busy(storage, _latest(storage))
         held.callback(_forget, storage, run)
         if not isinstance(storage, LocalStorage):

@@ -40,6 +40,21 @@ class ShardEntry:
     arrays: Mapping[str, NDArray[Any]] | None
 
 
+@dataclass(frozen=True)
+class StagedShard:
+    """A shard whose data is there and that no reader sees yet; plain values, so that it can be sent to its publisher.
+
+    Attributes:
+        name: The shard's.
+        mark: The sealed content of its mark.
+        rows: One per video, extents and digests filled in.
+    """
+
+    name: str
+    mark: bytes
+    rows: tuple[VideoRow, ...]
+
+
 @dataclass
 class ShardWriter:
     """Publishes the shards of a run; any number of these work side by side, in any number of processes.
@@ -69,10 +84,27 @@ class ShardWriter:
             CacheBusyError: Another run has taken over.
             ValueError: An entry's arrays are not those of the header.
         """
+        staged = self.stage(entries, self._published)
+        self._published += 1
+        publish_mark(self.storage, self.run, staged.name, staged.mark)
+        return staged.name
+
+    def stage(self, entries: Sequence[ShardEntry], sequence: int) -> StagedShard:
+        """Write one shard but for its mark; until :func:`publish_mark` puts that there, it does not exist.
+
+        Args:
+            entries: The videos, in the order in which they are to be stored; at least one.
+            sequence: Which of the run's shards it is.
+
+        Raises:
+            OutputError: The storage is full or not writable; nothing incomplete is left behind for readers.
+            CacheBusyError: Another run has taken over.
+            ValueError: An entry's arrays are not those of the header.
+        """
+        require_current(self.storage, self.run)
         rows = tuple(_described(entry, self.header.arrays) for entry in entries)
         usable = [entry.arrays for entry in entries if entry.arrays is not None]
-        name = shard_name(self.run.number, self._published)
-        self._published += 1
+        name = shard_name(self.run.number, sequence)
         files: dict[str, StoredFile] = {}
         with self.storage.new_folder(data_folder(name)) as folder:
             for path, content in _files_of(self.header.arrays, usable):
@@ -84,8 +116,7 @@ class ShardWriter:
             files=dict(sorted(files.items())),
             rows=rows,
         )
-        publish_mark(self.storage, self.run, name, seal(mark.model_dump_json()))
-        return name
+        return StagedShard(name, seal(mark.model_dump_json()), rows)
 
 
 def shard_name(run: int, sequence: int, unique: str = "") -> str:

@@ -20,7 +20,17 @@ from diffvqa.cache.schema import (
     require_same_features,
     write_header,
 )
-from diffvqa.cache.shards import ShardEntry, ShardWriter, list_marks, mark_file, remove_unmarked, run_of
+from diffvqa.cache.shards import (
+    ShardEntry,
+    ShardWriter,
+    StagedShard,
+    data_folder,
+    list_marks,
+    mark_file,
+    publish_mark,
+    remove_unmarked,
+    run_of,
+)
 from diffvqa.cache.storage import Storage, is_ours, open_storage
 
 logger = logging.getLogger(__name__)
@@ -207,7 +217,36 @@ class CacheWriter:
         entries, self._buffer = self._buffer, []
         if entries:
             self._shards.write(entries)
-            self._not_indexed += 1
+            self._count_published()
+
+    def publish_staged(self, staged: StagedShard) -> None:
+        """Publish a shard that a worker of this run has written; its rows exist from now on.
+
+        Raises:
+            OutputError: Its mark cannot be written; the shard is removed.
+            CacheBusyError: Another run has taken over; the shard is removed.
+        """
+        publish_mark(self.storage, self.run, staged.name, staged.mark)
+        self._count_published()
+
+    def discard(self, staged: StagedShard) -> None:
+        """Remove a shard that a worker has written and that is not to be published.
+
+        Raises:
+            OutputError: It cannot be removed.
+        """
+        self.storage.delete(data_folder(staged.name))
+
+    def remove_unpublished(self) -> None:
+        """Remove the data of shards without a mark; only when no worker of this run writes any more.
+
+        Raises:
+            OutputError: Something cannot be removed.
+        """
+        remove_unmarked(self.storage)
+
+    def _count_published(self) -> None:
+        self._not_indexed += 1
         if self._not_indexed >= max(_INDEX_AT_LEAST_EVERY, len(self._indexed) // 8):
             self.index()
 
