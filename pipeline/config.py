@@ -36,6 +36,20 @@ class Runtime(BaseModel):
     )
     channels_last: bool = Field(True, description="lay images out with their channels innermost")
     compile: bool = Field(False, description="compile the networks of the extraction on their first call")
+    engine: Literal["local", "ray"] = Field("local", description="who extracts: local (this machine) or ray")
+    model_workers: int = Field(
+        0,
+        ge=0,
+        description="processes with a model; 0: one per GPU, else one (ray: as many as there is room for)",
+    )
+    threads: int = Field(
+        0, ge=0, description="CPU threads that a model computes with; 0: one per core (ray with GPUs: 1)"
+    )
+    attempts: int = Field(3, ge=1, description="times that a video may end a process before it counts as crashed")
+    ray_address: str = Field("", description="HOST:PORT of a Ray cluster; auto: this machine's; empty: begin one here")
+    ray_decoders: int = Field(2, ge=1, description="decoding actors of each model worker of a Ray cluster")
+    ray_decoder_cpus: float = Field(1.0, gt=0, description="CPUs that each of these reserves")
+    ray_environment: tuple[str, ...] = Field((), description="environment variables that Ray workers get from here")
     shard_videos: int = Field(32, ge=1, description="videos per shard of the cache")
     feature_memory: float = Field(
         default_factory=lambda: _half_of_memory(), gt=0, description="GiB of features that training may keep in memory"

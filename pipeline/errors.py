@@ -20,6 +20,10 @@ class FfmpegError(DiffVQAError):
     """The ffmpeg program failed; the message carries what it said."""
 
 
+class ClusterError(DiffVQAError):
+    """A Ray cluster cannot be used: not installed, not reachable, or too small."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``Did you mean 'x'?`` for the known name nearest to ``name``, or nothing when none is near."""
     nearest = difflib.get_close_matches(name, list(known), n=1)

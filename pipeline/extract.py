@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,14 +16,10 @@ from diffvqa.pipeline import options
 if TYPE_CHECKING:
     from diffvqa.cache.schema import VideoRow
     from diffvqa.cache.writer import CacheWriter, ResumePlan
-    from diffvqa.pipeline.backbone import Backbone
     from diffvqa.pipeline.config import Settings
-    from diffvqa.stages.decoding import FailedVideo, VideoSource
-    from diffvqa.stages.view_batches import ExtractedVideo
+    from diffvqa.pipeline.engines.interface import DoneUnit, WorkUnit
 
 logger = logging.getLogger(__name__)
-
-_WAITING_TO_BE_WRITTEN = 8
 
 
 @dataclass(frozen=True)
@@ -37,6 +31,7 @@ class ExtractSummary:
         extracted: Videos done now.
         done_before: Videos whose features were there already.
         failures: Rows of the data set's videos without features, earlier ones included.
+        redone: Units of videos that were begun more than once, since a worker was lost.
         labelled: Whether the data set has scores to train on.
         seconds: How long it took.
     """
@@ -45,6 +40,7 @@ class ExtractSummary:
     extracted: int
     done_before: int
     failures: tuple[VideoRow, ...]
+    redone: int
     labelled: bool
     seconds: float
 
@@ -81,15 +77,18 @@ def extract(
         DatasetError: The data set is not prepared.
         ModelFolderError: The model cannot be loaded.
         CacheError: The cache is busy, damaged, or holds other features.
+        ClusterError: The Ray cluster cannot be used.
         OutputError: The cache cannot be written.
     """
     from diffvqa.cache.writer import CacheWriter
     from diffvqa.pipeline.backbone import load_backbone
     from diffvqa.pipeline.cache_rows import cache_header
+    from diffvqa.pipeline.console import progress
+    from diffvqa.pipeline.engines.choice import choose_engine, computes_here
+    from diffvqa.pipeline.extraction_task import ExtractionTask
     from diffvqa.pipeline.manifest import read_manifest
     from diffvqa.pipeline.runs import DatasetRun
     from diffvqa.pipeline.waiting import wait_without_spinning
-    from diffvqa.stages.decoding import VideoSource
 
     begun = time.monotonic()
     wait_without_spinning()
@@ -97,22 +96,89 @@ def extract(
     manifest = read_manifest(run.folder)
     # Not taken apart before they are needed: of 100,000 paths that takes a second.
     files = {row.video_id: row.location for row in manifest.rows}
-    location, runtime = cache or run.features, settings.runtime
-    backbone = load_backbone(settings.extract, runtime)
+    location, runtime = _everywhere(cache or run.features), settings.runtime
+    is_here = computes_here(settings)
+    backbone = load_backbone(
+        settings.extract, runtime if is_here else runtime.model_copy(update={"device": "cpu", "compile": False})
+    )
     header = cache_header(settings.extract, backbone)
+    engine = choose_engine(settings, backbone if is_here else None)
+    del backbone  # where it is not of use here, it need not be kept here
     with CacheWriter(location, header, shard_videos=runtime.shard_videos, overwrite=overwrite) as writer:
         plan = writer.plan(files.items(), retry_failed=retry_failed)
-        _report(plan, str(location))
-        sources = [VideoSource(video_id, Path(files[video_id])) for video_id in plan.pending]
-        failed_now = _extract_into(writer, sources, backbone, settings, f"extract {name}")
+        _report(plan, location)
+        task = ExtractionTask(settings, location, writer.header, writer.run)
+        with engine, progress(f"extract {name}", len(plan.pending)) as report:
+            units = work_units(plan.pending, files, runtime.shard_videos)
+            done = publish_units(writer, engine.run(task, units, lambda failed: report.advance(failed=failed)))
     return ExtractSummary(
-        cache=str(location),
-        extracted=len(sources) - len(failed_now),
+        cache=location,
+        extracted=len(plan.pending) - len(done.failed),
         done_before=len(plan.done),
-        failures=(*plan.failed_before, *failed_now),
+        failures=(*plan.failed_before, *done.failed),
+        redone=done.redone,
         labelled=any(row.score is not None for row in manifest.rows),
         seconds=time.monotonic() - begun,
     )
+
+
+def work_units(video_ids: Sequence[str], files: Mapping[str, str], videos: int) -> Iterator[WorkUnit]:
+    """Yield the videos in units of ``videos`` each, the last perhaps of fewer.
+
+    Args:
+        video_ids: What is to be done, in the order of the manifest.
+        files: Path of each video's file.
+        videos: Of a unit.
+    """
+    from diffvqa.pipeline.engines.interface import WorkUnit
+    from diffvqa.stages.decoding import VideoSource
+
+    for number, begin in enumerate(range(0, len(video_ids), videos)):
+        ids = video_ids[begin : begin + videos]
+        # Absolute: workers may have another working directory.
+        yield WorkUnit(number, tuple(VideoSource(each, Path(files[each]).absolute()) for each in ids))
+
+
+@dataclass(frozen=True)
+class PublishedUnits:
+    """What came of a run's units.
+
+    Attributes:
+        failed: Rows of the videos without features.
+        redone: How many units had to be begun more than once.
+    """
+
+    failed: tuple[VideoRow, ...]
+    redone: int
+
+
+def publish_units(writer: CacheWriter, units: Iterable[DoneUnit]) -> PublishedUnits:
+    """Publish each unit once, as it comes.
+
+    Args:
+        writer: Of the cache; open.
+        units: From an engine.
+
+    Raises:
+        OutputError: A mark cannot be written.
+        CacheBusyError: Another run has taken over.
+    """
+    failed: list[VideoRow] = []
+    redone = 0
+    for done in units:
+        writer.publish_staged(done.shard)
+        failed.extend(row for row in done.shard.rows if row.status == "failed")
+        redone += done.attempts > 1
+    if redone:
+        writer.remove_unpublished()
+    return PublishedUnits(tuple(failed), redone)
+
+
+def _everywhere(location: Path | str) -> str:
+    """Return a path or URL by which every process and machine finds the same place."""
+    if isinstance(location, Path) or "://" not in location:
+        return str(Path(location).absolute())
+    return location
 
 
 def _report(plan: ResumePlan, location: str) -> None:
@@ -131,48 +197,6 @@ def _report(plan: ResumePlan, location: str) -> None:
 def _some(video_ids: Sequence[str], shown: int = 3) -> str:
     more = f" and {len(video_ids) - shown} more" if len(video_ids) > shown else ""
     return f"{len(video_ids)} video(s) ({', '.join(video_ids[:shown])}{more})"
-
-
-def _extract_into(
-    writer: CacheWriter, sources: Sequence[VideoSource], backbone: Backbone, settings: Settings, description: str
-) -> list[VideoRow]:
-    """Extract the videos, hand each to the writer, and return the rows of those that failed."""
-    from diffvqa.cache.schema import SourceStamp
-    from diffvqa.pipeline.cache_rows import shard_entry
-    from diffvqa.pipeline.console import progress
-    from diffvqa.stages.decode_pool import DecodePool
-    from diffvqa.stages.decoding import FailedVideo
-    from diffvqa.stages.extraction import extract_units, in_units
-
-    recipe, runtime = settings.extract, settings.runtime
-    # Taken before decoding: a file that changes meanwhile then differs from its stamp, and is done again.
-    stamps = {source.video_id: SourceStamp.of(source.path) for source in sources}
-    failed: list[VideoRow] = []
-
-    def write(result: ExtractedVideo | FailedVideo) -> None:
-        entry = shard_entry(result, stamps)
-        writer.add(entry)
-        if entry.arrays is None:
-            failed.append(entry.row)
-
-    with (
-        progress(description, len(sources)) as report,
-        DecodePool(
-            recipe, workers=runtime.workers, timeout=runtime.decode_timeout, memory=runtime.decode_memory
-        ) as pool,
-        ThreadPoolExecutor(1, thread_name_prefix="write") as writing,
-    ):
-        # Files are hashed and shards written while the model computes the videos after them.
-        written: deque[Future[None]] = deque()
-        units = in_units(sources, runtime.shard_videos)
-        for result in extract_units(units, backbone.extractor, pool, recipe):
-            written.append(writing.submit(write, result))
-            if len(written) > _WAITING_TO_BE_WRITTEN:
-                written.popleft().result()
-            report.advance(failed=isinstance(result, FailedVideo))
-        for each in written:
-            each.result()
-    return failed
 
 
 def command(
@@ -197,6 +221,8 @@ def command(
     strict: options.Strict = False,
     device: options.Device = None,
     workers: options.Workers = None,
+    engine: options.Engine = None,
+    address: options.Address = None,
     runs: options.Runs = None,
     config: options.Config = None,
     assignments: options.Set = None,
@@ -212,6 +238,8 @@ def command(
         "extract.crops": crops,
         "runtime.device": device,
         "runtime.workers": workers,
+        "runtime.engine": engine,
+        "runtime.ray_address": address,
         "runtime.runs": runs,
     }
     settings = options.settings_from(config, assignments, chosen, show=show_config)
@@ -232,6 +260,8 @@ def _show(name: str, summary: ExtractSummary, *, retried: bool, as_json: bool) -
         f"{name}: {summary.extracted} videos extracted, {summary.done_before} were done, "
         f"{len(summary.failures)} failed, {in_words(summary.seconds)}"
     )
+    if summary.redone:
+        typer.echo(f"{summary.redone} unit(s) of videos were done again, since a worker was lost")
     if summary.failures and not retried:
         tell("once they are mended: --retry-failed tries them again")
     tell(f"features: {summary.cache}")

@@ -37,6 +37,20 @@ Workers = Annotated[
     int | None, typer.Option("--workers", help="Decoding processes (default: one per core).", show_default=False)
 ]
 
+Engine = Annotated[
+    str | None,
+    typer.Option("--engine", help="local (this machine) or ray (a Ray cluster) (default: local).", show_default=False),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="Of the Ray cluster; auto: the one this machine is part of (default: begin one here).",
+        show_default=False,
+    ),
+]
+
 
 def _show_traceback(context: typer.Context, wanted: bool) -> bool:
     if wanted:

@@ -10,11 +10,13 @@ import queue
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from diffvqa.stages.decode_process import DecodeProcess
 from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource, decode_video
+from diffvqa.stages.failures import FailureReason
 
 if TYPE_CHECKING:
     from diffvqa.stages.decode_worker import Decode
@@ -31,6 +33,7 @@ class DecodePool:
         workers: Processes.
         timeout: Seconds that one video may take, the start of a process included.
         memory: MiB of memory that a process may have; None for no limit. Kept by the system, on Linux.
+        attempts: How often a video may end its process before it counts as ``crashed``.
         decode: What a worker does; replaced in tests by decoders that misbehave. Must be importable by name.
     """
 
@@ -41,9 +44,11 @@ class DecodePool:
         workers: int,
         timeout: float,
         memory: int | None = None,
+        attempts: int = 1,
         decode: Decode = decode_video,
     ) -> None:
         self._workers = workers
+        self._attempts = attempts
         self._processes = [DecodeProcess(recipe, decode, timeout=timeout, memory=memory) for _ in range(workers)]
 
     def __enter__(self) -> DecodePool:
@@ -66,7 +71,13 @@ class DecodePool:
     def _decode_one(self, source: VideoSource) -> DecodedVideo | FailedVideo:
         process = self._idle.get()
         try:
-            return process.decode(source)
+            for attempt in range(1, self._attempts + 1):
+                result = process.decode(source)
+                if not isinstance(result, FailedVideo) or result.reason is not FailureReason.CRASHED:
+                    return result
+                if attempt > 1:
+                    result = replace(result, detail=f"{result.detail} ({attempt} times)")
+            return result
         finally:
             self._idle.put(process)
 

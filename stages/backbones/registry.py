@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from diffvqa.stages.backbones.combined import CombinedBackbone, NamedBackbone
@@ -43,6 +44,35 @@ def load_backbone(recipe: ExtractRecipe, placement: Placement) -> FeatureBackbon
             f"Use a multiple of {backbone.view_multiple}.",
         )
     return backbone
+
+
+def own_folders(model: str) -> dict[str, Path]:
+    """Return the model folders that a recipe names by their path, which means nothing on another machine.
+
+    Args:
+        model: ``model`` of a recipe.
+
+    Returns:
+        Each as it is named -> where it lies.
+    """
+    parts = [model] if Path(model).is_dir() else [part.strip() for part in model.split(_COMBINES)]
+    named = (part if Path(part).is_dir() else part.removesuffix(_RANDOM) for part in parts)
+    return {name: Path(name) for name in named if Path(name).is_dir()}
+
+
+def with_folders(recipe: ExtractRecipe, folders: Mapping[str, Path]) -> ExtractRecipe:
+    """Return the recipe with model folders where they lie on this machine.
+
+    Args:
+        recipe: Of the extraction.
+        folders: Each as the recipe names it -> where it lies here, under the same last name.
+    """
+    parts = [recipe.model] if recipe.model in folders else [part.strip() for part in recipe.model.split(_COMBINES)]
+    here = []
+    for part in parts:
+        name = part if part in folders else part.removesuffix(_RANDOM)
+        here.append(str(folders.get(name, name)) + part.removeprefix(name))
+    return recipe.model_copy(update={"model": _COMBINES.join(here)})
 
 
 def _load_combination(recipe: ExtractRecipe, placement: Placement) -> CombinedBackbone:

@@ -55,6 +55,16 @@ def test_every_way_to_fail_becomes_a_reason_and_the_order_stays(processes_left: 
     assert not processes_left()
 
 
+def test_a_crash_is_tried_again_a_set_number_of_times() -> None:
+    with DecodePool(RECIPE, workers=1, timeout=60.0, attempts=3, decode=misbehaving_decoders.decode) as pool:
+        crashed, unreadable = pool.run(VideoSource(name, Path(name)) for name in ("segfault", "unreadable"))
+    assert isinstance(crashed, FailedVideo)
+    assert crashed.reason == FailureReason.CRASHED
+    assert crashed.detail.endswith("(3 times)")
+    assert isinstance(unreadable, FailedVideo)
+    assert "times" not in unreadable.detail
+
+
 def test_a_worker_that_wants_more_memory_than_it_may_have_is_out_of_memory() -> None:
     names = ["hog", "native_hog", "killed", "fine"]
     with misbehaving(timeout=30.0, workers=1, memory=1024) as pool:

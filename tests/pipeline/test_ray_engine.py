@@ -1,0 +1,242 @@
+"""Ray as an engine, on a cluster of several nodes that Ray's own utility runs on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from cache_material import digests, fill, usable
+from conftest import MakeClip
+from engine_material import SHARD_VIDEOS, VIDEOS, extract_stub, processes_in, published
+
+from diffvqa.cache.errors import OutputError
+from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache.verify import verify
+from diffvqa.pipeline.config import Settings, resolve_settings
+from diffvqa.pipeline.engines.local import LocalDecoding
+from diffvqa.pipeline.engines.ray_engine import ClusterOptions, RayEngine
+from diffvqa.pipeline.errors import ClusterError
+from diffvqa.pipeline.extract import extract
+from diffvqa.pipeline.manifest import Manifest, ManifestRow, write_manifest
+from diffvqa.stages.extract_recipe import ExtractRecipe
+
+ray = pytest.importorskip("ray")
+
+DECODING = LocalDecoding(ExtractRecipe(), 1, timeout=60, memory=2048, attempts=2)
+OBJECT_STORE = 80 * 2**20
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without CPUs, and four nodes of two each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        patch.setenv("RAY_health_check_period_ms", "500")
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(4):
+            cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE, wait=False)
+        cluster.wait_for_nodes()
+        yield cluster
+        cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """The digests of an extraction without engines."""
+    directory = tmp_path_factory.mktemp("whole") / "features"
+    fill(directory, *map(usable, VIDEOS), shard_videos=SHARD_VIDEOS)
+    return digests(directory)
+
+
+def engine(cluster: Any, **options: Any) -> RayEngine:
+    chosen = {"address": cluster.address, "threads": 1, "decoders": 1, "attempts": 2, **options}
+    return RayEngine(ClusterOptions(**chosen), DECODING)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_gives_the_same_cache(
+    cluster: Any, tmp_path: Path, whole: dict[str, dict[str, str]], workers: int
+) -> None:
+    log, seen = tmp_path / "log", Counter[bool]()
+    done = extract_stub(
+        tmp_path / "features",
+        engine(cluster, workers=workers),
+        log=str(log),
+        together=workers,
+        on_video=lambda failed: seen.update([failed]),
+    )
+    assert digests(tmp_path / "features") == whole
+    assert (done.failed, done.redone) == ((), 0)
+    assert seen == Counter({False: len(VIDEOS)})
+    assert len(processes_in(log)) == workers
+
+
+def test_a_video_that_crashes_its_worker_each_time_is_listed_and_its_neighbours_are_not(
+    cluster: Any, tmp_path: Path, whole: dict[str, dict[str, str]]
+) -> None:
+    """A segmentation fault in the model's own process."""
+    videos, log = VIDEOS[: 3 * SHARD_VIDEOS], tmp_path / "log"
+    done = extract_stub(
+        tmp_path / "features",
+        engine(cluster, workers=2),
+        videos=videos,
+        deadly=frozenset({VIDEOS[5]}),
+        log=str(log),
+    )
+    assert [(row.video_id, row.reason) for row in done.failed] == [(VIDEOS[5], "crashed")]
+    assert done.redone >= 1
+    assert digests(tmp_path / "features") == {each: whole[each] for each in videos if each != VIDEOS[5]}
+    assert published(tmp_path / "features") == sorted(videos)
+    assert verify(tmp_path / "features").damages == ()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, make_clip: MakeClip) -> Path:
+    """A data set of real clips, one of which is none."""
+    runs = tmp_path_factory.mktemp("runs")
+    clips = [make_clip(f"ray-{number}.mp4", "-ss", str(number / 2), "-t", "1") for number in range(5)]
+    broken = runs / "broken.mp4"
+    broken.write_bytes(b"no video")
+    paths = [*clips, broken]
+    rows = tuple(ManifestRow(f"v{number}", str(path), 1.0 + number, "") for number, path in enumerate(paths))
+    write_manifest(runs / "set", Manifest("set", rows))
+    return runs
+
+
+def settings_for(prepared: Path, tiny_model: Path, **runtime: Any) -> Settings:
+    recipe = {"model": str(tiny_model), "frames": 2, "view_size": 32, "crops": 2, "grid": 4}
+    common = {"runs": str(prepared), "threads": 1, "workers": 1, "shard_videos": 2, "decode_timeout": 300}
+    return resolve_settings(
+        None,
+        {
+            **{f"extract.{key}": value for key, value in recipe.items()},
+            **{f"runtime.{key}": value for key, value in {**common, **runtime}.items()},
+        },
+    )
+
+
+def test_real_videos_give_the_same_features_here_and_there(cluster: Any, prepared: Path, tiny_model: Path) -> None:
+    """The model folder lies where workers need not look: its weights are sent to them."""
+    here = extract("set", settings_for(prepared, tiny_model), cache=prepared / "here")
+    on_ray = {"engine": "ray", "ray_address": cluster.address, "ray_decoders": 1, "model_workers": 2}
+    there = extract("set", settings_for(prepared, tiny_model, **on_ray), cache=prepared / "there")
+    assert digests(prepared / "here") == digests(prepared / "there")
+    assert len(digests(prepared / "there")) == 5
+    assert [(row.video_id, row.reason, row.detail) for row in here.failures] == [
+        (row.video_id, row.reason, row.detail) for row in there.failures
+    ]
+    rows = [
+        {video_id: cache[video_id].row for video_id in cache.ids()}
+        for cache in map(FeatureCache, (prepared / "here", prepared / "there"))
+    ]
+    assert rows[0] == rows[1]
+    assert FeatureCache(prepared / "here").header.fingerprint == FeatureCache(prepared / "there").header.fingerprint
+    assert list(Path(tempfile.gettempdir()).glob("diffvqa-scratch-*-models-*")) == []
+
+
+def where_it_runs(number: int) -> tuple[int, str]:
+    import diffvqa.stages
+
+    return number * number, next(iter(diffvqa.stages.__path__))
+
+
+def fail_with_hint(number: int) -> int:
+    raise OutputError(f"number {number} cannot be written.", "Give up.")
+
+
+def test_calls_run_as_tasks_with_the_code_that_was_sent_along(cluster: Any) -> None:
+    with engine(cluster) as there:
+        results = dict(there.map(where_it_runs, range(6)))
+        with pytest.raises(OutputError, match=r"number 1 cannot be written\. Give up\."):
+            list(there.map(fail_with_hint, [1]))
+    assert {number: result[0] for number, result in results.items()} == {number: number**2 for number in range(6)}
+    assert all("runtime_resources" in place for _, place in results.values())
+
+
+def test_too_small_a_cluster_and_one_that_is_not_there_are_clear_errors(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"8 CPUs, at most 2 on one: no room for a worker of 64 thread"):
+        extract_stub(tmp_path / "features", engine(cluster, threads=64))
+    with pytest.raises(ClusterError, match=r"The cluster has no GPU. Use --device cpu"):
+        extract_stub(tmp_path / "features", engine(cluster, device="cuda"))
+
+
+DRIVER = """
+import json, sys
+from pathlib import Path
+from engine_material import extract_stub
+from diffvqa.pipeline.engines.local import LocalDecoding
+from diffvqa.pipeline.engines.ray_engine import ClusterOptions, RayEngine
+from diffvqa.stages.extract_recipe import ExtractRecipe
+
+location, address, log, videos = sys.argv[1:]
+names = [f"video {number:03d}" for number in range(int(videos))]
+options = ClusterOptions(address=address, threads=1, decoders=1, attempts=5, workers=3)
+engine = RayEngine(options, LocalDecoding(ExtractRecipe(), 1, timeout=60, memory=2048, attempts=2))
+done = extract_stub(location, engine, videos=names, seconds=0.2, log=log)
+print(json.dumps({"redone": done.redone, "failed": len(done.failed)}))
+"""
+
+
+def test_ten_random_kills_of_workers_nodes_and_drivers_change_nothing(cluster: Any, tmp_path: Path) -> None:
+    """Run again until it ends well; what is done twice is published once. About a minute."""
+    videos, log, directory = 480, tmp_path / "log", tmp_path / "features"
+    names = [f"video {number:03d}" for number in range(videos)]
+    fill(tmp_path / "whole", *map(usable, names), shard_videos=SHARD_VIDEOS)
+    kills = ["worker"] * 4 + ["node"] * 3 + ["driver"] * 3
+    random.Random(3).shuffle(kills)
+    reports = []
+    for _ in range(30):
+        command = [sys.executable, "-c", DRIVER, str(directory), cluster.address, str(log), str(videos)]
+        driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while kills and driver.poll() is None:
+            before = begun(log)
+            while driver.poll() is None and begun(log) < before + 3:
+                time.sleep(0.02)
+            if driver.poll() is None:
+                kill(kills.pop(), driver, cluster, log)
+        out, words = driver.communicate()
+        if driver.returncode == 0:
+            reports.append(json.loads(out.splitlines()[-1]))
+            break
+        assert driver.returncode == -signal.SIGKILL or "raylet" in words, words
+    assert kills == []
+    assert digests(directory) == digests(tmp_path / "whole")
+    assert published(directory) == sorted(names)
+    assert verify(directory).damages == ()
+    assert begun(log) > videos // SHARD_VIDEOS
+    assert reports[-1]["failed"] == 0
+    assert len(list((directory / "shards").glob("*.zarr"))) == videos // SHARD_VIDEOS
+
+
+def begun(log: Path) -> int:
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def kill(what: str, driver: subprocess.Popen[str], cluster: Any, log: Path) -> None:
+    if what == "driver":
+        driver.kill()
+    elif what == "node":
+        cluster.remove_node(
+            random.Random(len(cluster.worker_nodes)).choice(sorted(cluster.worker_nodes, key=str)), False
+        )
+        cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE, wait=False)
+    else:
+        process = int(log.read_text().splitlines()[-1].split()[0])
+        if psutil.pid_exists(process):
+            os.kill(process, signal.SIGKILL)
