@@ -21,6 +21,7 @@ from diffvqa.pipeline import (
     list_datasets,
     list_models,
     metrics,
+    plan,
     prepare,
     pretrain,
     reconstruct,
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command("datasets")(list_datasets.command)
 app.command("models")(list_models.command)
 app.command("prepare")(prepare.command)
+app.command("plan")(plan.command)
 app.command("extract")(extract.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
