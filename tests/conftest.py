@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -60,6 +61,16 @@ def processes_left() -> Callable[[], set[int]]:
 
     before = children()
     return lambda: children() - before
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_threads() -> Iterator[None]:
+    """A command may set how many threads its process computes with, and rounding depends on it; others are not to."""
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else None
+    yield
+    if torch and threads:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from diffvqa.cache.reader import FeatureCache
 from diffvqa.pipeline.cli import main
+from diffvqa.pipeline.config import Runtime
 from diffvqa.pipeline.score_inputs import videos_of
 from diffvqa.pipeline.score_output import RowFormat
 from diffvqa.pipeline.scorer import ScoredVideo, Scorer
@@ -35,6 +36,8 @@ REASONS = {
 }
 # Networks round otherwise in batches of other sizes; everything else leaves a score the same bit for bit.
 ROUNDING = 1e-3
+# Another number of threads rounds otherwise.
+SAME_BITS = ("--set", "runtime.workers=1", "--set", "runtime.threads=1")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def finished(reference: Path, tmp_path: Path) -> Path:
 
 
 def score(runs: Path, *arguments: object) -> int:
-    return main(["score", *map(str, arguments), "--runs", str(runs), "--set", "runtime.workers=1"])
+    return main(["score", "--runs", str(runs), *SAME_BITS, *map(str, arguments)])
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -107,7 +110,7 @@ def test_killed_at_half_and_gone_on_with_the_file_is_the_same(
     trained: Path, fifty: Path, reference: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "scores.csv"
-    arguments = ["score", str(fifty), "--out", str(out), "--timeline", "--runs", str(trained), "--workers", "1"]
+    arguments = ["score", str(fifty), "--out", str(out), "--timeline", "--runs", str(trained), *SAME_BITS]
     program = "import sys; from diffvqa.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     running = subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.DEVNULL)
     try:
@@ -161,7 +164,7 @@ def test_the_python_api_is_three_lines(trained: Path, fifty: Path, reference: Pa
     from diffvqa.pipeline import Scorer as PublicScorer
 
     assert PublicScorer is Scorer
-    with Scorer(trained / "set/model") as scorer:
+    with Scorer(trained / "set/model", Runtime(threads=1)) as scorer:
         scored = scorer(fifty.parent / "v07.mp4")
         assert scored.score == float(row_of(reference, "v07.mp4")["score"])
         assert [frame.frame for frame in scored.timeline] == sorted(frame.frame for frame in scored.timeline)
