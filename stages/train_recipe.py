@@ -22,7 +22,7 @@ class TrainRecipe(BaseModel):
         0.2, description="Share of the remaining content groups that the best epoch is chosen on.", gt=0, lt=1
     )
     validation_crops: int = Field(
-        1, description="Crops of each video that the epoch is chosen on; testing and scoring take all.", ge=1
+        3, description="Crops of each video that the epoch is chosen on; testing and scoring take all.", ge=1
     )
     epochs: int = Field(10, description="Passes over the training part.", ge=1)
     batch_size: int = Field(8, description="Videos per step; the losses compare them with one another.", ge=2)
