@@ -36,6 +36,8 @@ UNDERSTOOD_ALONE = {
     "diffvqa train live-vqc --ablate": "as above",
     "diffvqa extract lsvq --engine ray": "needs a cluster; tested on one of five nodes",
     "diffvqa extract lsvq --runs /shared/runs --engine ray": "as above",
+    "diffvqa plan lsvq --runs /shared/runs": "as above",
+    "diffvqa cache verify lsvq --runs /shared/runs": "as above",
     "diffvqa plan konvid-1k": NEEDS_DATA,
     "diffvqa extract demo --cache s3://": NEEDS_STORAGE,
     "diffvqa cache verify s3://": NEEDS_STORAGE,
