@@ -24,7 +24,6 @@ from diffvqa.cache.shards import (
     ShardEntry,
     ShardWriter,
     StagedShard,
-    data_folder,
     list_marks,
     mark_file,
     publish_mark,
@@ -228,14 +227,6 @@ class CacheWriter:
         """
         publish_mark(self.storage, self.run, staged.name, staged.mark)
         self._count_published()
-
-    def discard(self, staged: StagedShard) -> None:
-        """Remove a shard that a worker has written and that is not to be published.
-
-        Raises:
-            OutputError: It cannot be removed.
-        """
-        self.storage.delete(data_folder(staged.name))
 
     def remove_unpublished(self) -> None:
         """Remove the data of shards without a mark; only when no worker of this run writes any more.

@@ -121,8 +121,3 @@ def extract_unit(
         batches.add(video)
         yield from batches.finished()
     yield from batches.rest()
-
-
-def in_units(sources: Sequence[VideoSource], videos: int) -> list[Sequence[VideoSource]]:
-    """Return the sources in units of ``videos`` each, the last perhaps of fewer."""
-    return [sources[begin : begin + videos] for begin in range(0, len(sources), videos)]

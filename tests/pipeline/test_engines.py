@@ -41,6 +41,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]
     return digests(directory)
 
 
+def test_units_are_cut_in_order() -> None:
+    names = ["0", "1", "2", "3", "4"]
+    units = list(work_units(names, dict.fromkeys(names, "x"), 2))
+    assert [[video.video_id for video in unit.videos] for unit in units] == [["0", "1"], ["2", "3"], ["4"]]
+    assert list(work_units([], {}, 2)) == []
+
+
 def test_one_process_and_two_give_the_same_cache(tmp_path: Path, whole: dict[str, dict[str, str]]) -> None:
     seen: list[bool] = []
     for workers in (1, 2):

@@ -19,7 +19,7 @@ from diffvqa.stages.decode_pool import DecodePool
 from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource
 from diffvqa.stages.diffusion.model_folder import load_model_folder
 from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.extraction import array_specs, extract_units, extraction_fingerprint, in_units
+from diffvqa.stages.extraction import array_specs, extract_units, extraction_fingerprint
 from diffvqa.stages.failures import FailureReason
 from diffvqa.stages.view_batches import ExtractedVideo
 from diffvqa.stages.view_extractor import ViewExtractor
@@ -192,12 +192,6 @@ def test_no_more_is_decoded_than_the_batches_have_use_for() -> None:
     results = extract_units([[video.source for video in videos]], extractor, Counting(videos), PLAIN)
     for given_back, _ in enumerate(results):
         assert len(asked) <= given_back + 2
-
-
-def test_units_are_cut_in_order() -> None:
-    sources = [VideoSource(f"{number}", Path("x")) for number in range(5)]
-    assert [[source.video_id for source in unit] for unit in in_units(sources, 2)] == [["0", "1"], ["2", "3"], ["4"]]
-    assert in_units([], 2) == []
 
 
 def test_the_fingerprint_holds_weights_and_recipe_but_not_the_models_name() -> None:
