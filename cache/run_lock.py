@@ -22,6 +22,7 @@ from pathlib import Path
 
 from diffvqa.cache.errors import CacheBusyError, DiffVQAError
 from diffvqa.cache.lock import held_exclusively
+from diffvqa.cache.processes import process_exists
 from diffvqa.cache.storage import LocalStorage, Storage
 
 WRITERS_FOLDER = "writers"
@@ -118,18 +119,8 @@ def _parsed(base: str, content: bytes) -> Run:
 
 
 def _is_alive(run: Run) -> bool:
-    ended_here = run.machine == _this_machine() and not _process_exists(run.process)
+    ended_here = run.machine == _this_machine() and not process_exists(run.process)
     return time.time() < run.expires and not ended_here
-
-
-def _process_exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _this_machine() -> str:

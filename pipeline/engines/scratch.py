@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from diffvqa.cache.processes import process_exists
+
 _PREFIX = "diffvqa-scratch-"
 
 
@@ -31,7 +33,7 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
 def remove_abandoned() -> None:
     """Remove the scratch folders of this user's processes that are not there any more."""
     for folder in _folders():
-        if not _exists(_process_of(folder)):
+        if not process_exists(_process_of(folder)):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -44,7 +46,7 @@ def remove_all(purpose: str, *, patience: float = 20.0) -> None:
     """
     ending = [folder for folder in _folders() if f"-{purpose}-" in folder.name]
     deadline = time.monotonic() + patience
-    while any(_exists(_process_of(folder)) for folder in ending) and time.monotonic() < deadline:
+    while any(process_exists(_process_of(folder)) for folder in ending) and time.monotonic() < deadline:
         time.sleep(0.1)
     for folder in ending:
         shutil.rmtree(folder, ignore_errors=True)
@@ -56,13 +58,3 @@ def _folders() -> list[Path]:
 
 def _process_of(folder: Path) -> int:
     return int(folder.name.removeprefix(_PREFIX).split("-")[0])
-
-
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
