@@ -33,19 +33,23 @@ class Backbone:
 
 
 def load_backbone(recipe: ExtractRecipe, runtime: Runtime) -> Backbone:
-    """Load the recipe's model onto the runtime's device.
+    """Load the recipe's model onto the runtime's device; this process then computes with the runtime's threads.
 
     Raises:
         ModelFolderError: There is no such model, or it cannot be loaded.
         BackboneError: The recipe does not fit the model.
         ConfigError: The device is not there.
     """
+    import torch
+
     from diffvqa.stages.backbones.placement import Placement
     from diffvqa.stages.backbones.registry import load_backbone as load_networks
     from diffvqa.stages.extraction import extraction_fingerprint
     from diffvqa.stages.view_extractor import ViewExtractor
 
     keep_freed_memory()
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
     device = choose_device(runtime.device)
     placement = Placement(device, channels_last=runtime.channels_last, compiled=runtime.compile)
     networks = load_networks(recipe, placement)

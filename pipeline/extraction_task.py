@@ -55,8 +55,6 @@ class ExtractionTask:
         from diffvqa.pipeline.waiting import wait_without_spinning
 
         wait_without_spinning()
-        import torch
-
         from diffvqa.cache.fingerprint import Fingerprint
         from diffvqa.cache.shards import ShardWriter
         from diffvqa.cache.storage import open_storage
@@ -64,10 +62,9 @@ class ExtractionTask:
         from diffvqa.stages.backbones.registry import with_folders
 
         recipe = self.settings.extract
-        if place.threads:
-            torch.set_num_threads(place.threads)
         if place.backbone is None:
-            runtime = self.settings.runtime.model_copy(update={"device": place.device})
+            here = {"device": place.device, "threads": place.threads}
+            runtime = self.settings.runtime.model_copy(update=here)
             backbone = load_backbone(with_folders(recipe, place.model_folders), runtime)
         else:
             backbone = place.backbone

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 
 from diffvqa.cache.fingerprint import Fingerprint
@@ -97,8 +96,6 @@ class Scorer:
         self, model: Path | str | None = None, runtime: Runtime | None = None, *, scale: str | None = None
     ) -> None:
         self._runtime = runtime = runtime or Runtime()
-        if runtime.threads:
-            torch.set_num_threads(runtime.threads)
         self.folder = locate_trained_model(None if model is None else str(model), runtime.runs)
         device = choose_device(runtime.device)
         loaded = load_regressors(self.folder)
