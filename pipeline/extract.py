@@ -261,7 +261,7 @@ def _show(name: str, summary: ExtractSummary, *, retried: bool, as_json: bool) -
         f"{len(summary.failures)} failed, {in_words(summary.seconds)}"
     )
     if summary.redone:
-        typer.echo(f"{summary.redone} unit(s) of videos were done again, since a worker was lost")
+        tell(f"{summary.redone} unit(s) of videos were done again, since a worker was lost")
     if summary.failures and not retried:
         tell("once they are mended: --retry-failed tries them again")
     tell(f"features: {summary.cache}")
