@@ -1,7 +1,6 @@
 """The feature cache: schema, fingerprint, shards, catalogue, reading, export. Knows no model and no command line.
 
-What scripts of one's own need is here by name, and imported when it is asked for; everything else in this package may
-change.
+What is listed here may be imported, and is loaded when it is asked for; everything else is private.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffvqa.cache.errors import CacheError, DiffVQAError
-    from diffvqa.cache.in_memory import load_into_memory
-    from diffvqa.cache.reader import FeatureCache
-    from diffvqa.cache.streaming import FeatureStream
-    from diffvqa.cache.torch_data import FeatureDataset, FeatureStreamDataset
+    from diffvqa.cache._errors import CacheError, DiffVQAError
+    from diffvqa.cache._in_memory import load_into_memory
+    from diffvqa.cache._reader import FeatureCache
+    from diffvqa.cache._streaming import FeatureStream
+    from diffvqa.cache._torch_data import FeatureDataset, FeatureStreamDataset
 
 __all__ = [
     "CacheError",
@@ -27,13 +26,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CacheError": "errors",
-    "DiffVQAError": "errors",
-    "FeatureCache": "reader",
-    "FeatureDataset": "torch_data",
-    "FeatureStream": "streaming",
-    "FeatureStreamDataset": "torch_data",
-    "load_into_memory": "in_memory",
+    "CacheError": "_errors",
+    "DiffVQAError": "_errors",
+    "FeatureCache": "_reader",
+    "FeatureDataset": "_torch_data",
+    "FeatureStream": "_streaming",
+    "FeatureStreamDataset": "_torch_data",
+    "load_into_memory": "_in_memory",
 }
 
 

@@ -1,8 +1,7 @@
 """What a user runs: data sets, settings, the ``diffvqa`` command, and a module for each of its verbs.
 
-The function that a verb's module has under the verb's name, as in ``from diffvqa.pipeline.extract import extract``,
-does the same from Python and returns a summary. What else scripts of one's own need is here by name, and imported when
-it is asked for; everything else in this package may change.
+A verb's function has the verb's name, as in ``from diffvqa.pipeline import extract``: it does the same from Python and
+returns a summary. What is listed here may be imported, and is loaded when it is asked for; everything else is private.
 """
 
 from __future__ import annotations
@@ -11,41 +10,106 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffvqa.pipeline.config import Runtime, Settings, resolve_settings
-    from diffvqa.pipeline.errors import ConfigError, DatasetError
-    from diffvqa.pipeline.manifest import Label, Manifest, ManifestRow, read_manifest, write_manifest
-    from diffvqa.pipeline.scorer import FrameQuality, ScoredVideo, Scorer
+    from diffvqa.pipeline._adapt import AdaptSummary, adapt
+    from diffvqa.pipeline._config import Runtime, Settings, resolve_settings
+    from diffvqa.pipeline._errors import ConfigError, DatasetError
+    from diffvqa.pipeline._evaluate import Evaluation, PredictedVideo, evaluate
+    from diffvqa.pipeline._export import ExportSummary, export
+    from diffvqa.pipeline._extract import ExtractSummary, extract
+    from diffvqa.pipeline._import_controller import import_controller
+    from diffvqa.pipeline._manifest import Label, Manifest, ManifestRow, read_manifest, write_manifest
+    from diffvqa.pipeline._plan import ExtractionPlan, plan
+    from diffvqa.pipeline._prepare import PrepareSummary, prepare
+    from diffvqa.pipeline._pretrain import PretrainSummary, pretrain
+    from diffvqa.pipeline._reconstruct import ReconstructionReport, reconstruct
+    from diffvqa.pipeline._report.verb import ReportSummary, report
+    from diffvqa.pipeline._score import ScoreSummary, score
+    from diffvqa.pipeline._scorer import FrameQuality, ScoredVideo, Scorer
+    from diffvqa.pipeline._sweep import SweepSummary, sweep
+    from diffvqa.pipeline._train import TrainSummary, train
 
 __all__ = [
+    "AdaptSummary",
     "ConfigError",
     "DatasetError",
+    "Evaluation",
+    "ExportSummary",
+    "ExtractSummary",
+    "ExtractionPlan",
     "FrameQuality",
     "Label",
     "Manifest",
     "ManifestRow",
+    "PredictedVideo",
+    "PrepareSummary",
+    "PretrainSummary",
+    "ReconstructionReport",
+    "ReportSummary",
     "Runtime",
+    "ScoreSummary",
     "ScoredVideo",
     "Scorer",
     "Settings",
+    "SweepSummary",
+    "TrainSummary",
+    "adapt",
+    "evaluate",
+    "export",
+    "extract",
+    "import_controller",
+    "plan",
+    "prepare",
+    "pretrain",
     "read_manifest",
+    "reconstruct",
+    "report",
     "resolve_settings",
+    "score",
+    "sweep",
+    "train",
     "write_manifest",
 ]
 
 _MODULES = {
-    "ConfigError": "errors",
-    "DatasetError": "errors",
-    "FrameQuality": "scorer",
-    "Label": "manifest",
-    "Manifest": "manifest",
-    "ManifestRow": "manifest",
-    "Runtime": "config",
-    "ScoredVideo": "scorer",
-    "Scorer": "scorer",
-    "Settings": "config",
-    "read_manifest": "manifest",
-    "resolve_settings": "config",
-    "write_manifest": "manifest",
+    "AdaptSummary": "_adapt",
+    "ConfigError": "_errors",
+    "DatasetError": "_errors",
+    "Evaluation": "_evaluate",
+    "ExportSummary": "_export",
+    "ExtractSummary": "_extract",
+    "ExtractionPlan": "_plan",
+    "FrameQuality": "_scorer",
+    "Label": "_manifest",
+    "Manifest": "_manifest",
+    "ManifestRow": "_manifest",
+    "PredictedVideo": "_evaluate",
+    "PrepareSummary": "_prepare",
+    "PretrainSummary": "_pretrain",
+    "ReconstructionReport": "_reconstruct",
+    "ReportSummary": "_report.verb",
+    "Runtime": "_config",
+    "ScoreSummary": "_score",
+    "ScoredVideo": "_scorer",
+    "Scorer": "_scorer",
+    "Settings": "_config",
+    "SweepSummary": "_sweep",
+    "TrainSummary": "_train",
+    "adapt": "_adapt",
+    "evaluate": "_evaluate",
+    "export": "_export",
+    "extract": "_extract",
+    "import_controller": "_import_controller",
+    "plan": "_plan",
+    "prepare": "_prepare",
+    "pretrain": "_pretrain",
+    "read_manifest": "_manifest",
+    "reconstruct": "_reconstruct",
+    "report": "_report.verb",
+    "resolve_settings": "_config",
+    "score": "_score",
+    "sweep": "_sweep",
+    "train": "_train",
+    "write_manifest": "_manifest",
 }
 
 

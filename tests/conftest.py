@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from diffvqa.pipeline.ffmpeg import find_ffmpeg
+from diffvqa.pipeline._ffmpeg import find_ffmpeg
 
 MakeClip = Callable[..., Path]
 
@@ -112,8 +112,8 @@ def make_clip(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeC
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder of the nano architecture, as small as it gets, with seeded random weights."""
-    from diffvqa.stages.denoiser_training.architecture import build_untrained
-    from diffvqa.stages.denoiser_training.recipe import Architecture
+    from diffvqa.stages._denoiser_training.architecture import build_untrained
+    from diffvqa.stages._denoiser_training.recipe import Architecture
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     build_untrained(Architecture(widths=(16, 16, 16)), seed=7).save(folder)
@@ -160,7 +160,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, videos: Path, labels: Path, settings_file: Path) -> Path:
     """The folder of runs after prepare, extract and train."""
-    from diffvqa.pipeline.cli import main
+    from diffvqa.pipeline._cli import main
 
     runs = tmp_path_factory.mktemp("runs")
     columns = ["--video-column", "file", "--score-column", "MOS", "--group-column", "content"]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffvqa.stages.backbones.interface import Level, ViewFeatures
-from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource
-from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.stages._backbones.interface import Level, ViewFeatures
+from diffvqa.stages._decoding import DecodedVideo, FailedVideo, VideoSource
+from diffvqa.stages._extract_recipe import ExtractRecipe
 
 CPU = torch.device("cpu")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from stage_two_material import RECIPE, Material, make_material, write_dataset
 
-from diffvqa.cache.schema import SourceStamp, VideoRow, read_header
-from diffvqa.cache.shards import ShardEntry
-from diffvqa.cache.storage import open_storage
-from diffvqa.cache.writer import CacheWriter
-from diffvqa.pipeline.cli import main
-from diffvqa.stages import train_recipe
-from diffvqa.stages.training_data import VideoSample
+from diffvqa.cache._schema import SourceStamp, VideoRow, read_header
+from diffvqa.cache._shards import ShardEntry
+from diffvqa.cache._storage import open_storage
+from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline._cli import main
+from diffvqa.stages import _train_recipe as train_recipe
+from diffvqa.stages._training_data import VideoSample
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 VERSIONS = ("pristine", "blur-2", "blur-4", "h264-crf28")

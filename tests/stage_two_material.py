@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffvqa.cache.fingerprint import Fingerprint
-from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
-from diffvqa.cache.shards import ShardEntry
-from diffvqa.cache.writer import CacheWriter
-from diffvqa.stages.splits import Split, make_splits
-from diffvqa.stages.train_recipe import TrainRecipe
-from diffvqa.stages.training_data import VideoSample
+from diffvqa.cache._fingerprint import Fingerprint
+from diffvqa.cache._schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
+from diffvqa.cache._shards import ShardEntry
+from diffvqa.cache._writer import CacheWriter
+from diffvqa.stages._splits import Split, make_splits
+from diffvqa.stages._train_recipe import TrainRecipe
+from diffvqa.stages._training_data import VideoSample
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffvqa.stages.denoiser_training.pictures import TrainingPictures
-from diffvqa.stages.denoiser_training.recipe import Architecture, FitRecipe
+from diffvqa.stages._denoiser_training.pictures import TrainingPictures
+from diffvqa.stages._denoiser_training.recipe import Architecture, FitRecipe
 
 TINY = Architecture(widths=(16, 16), attention=(False, True))
 TINY_FIT = FitRecipe(

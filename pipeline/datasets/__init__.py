@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from diffvqa.pipeline.datasets import (
-    biq2021,
-    csv_labels,
-    cvd2014,
-    demo,
-    folder,
-    koniq_10k,
-    konvid_1k,
-    live_qualcomm,
-    live_vqc,
-    live_yt_gaming,
-    lsvq,
-    maxwell,
-    youtube_ugc,
-)
-from diffvqa.pipeline.datasets.published_recipe import recipe_of
-from diffvqa.pipeline.datasets.recipe import (
+from diffvqa.pipeline._errors import DatasetError, did_you_mean
+from diffvqa.pipeline.datasets import _biq2021 as biq2021
+from diffvqa.pipeline.datasets import _csv_labels as csv_labels
+from diffvqa.pipeline.datasets import _cvd2014 as cvd2014
+from diffvqa.pipeline.datasets import _demo as demo
+from diffvqa.pipeline.datasets import _folder as folder
+from diffvqa.pipeline.datasets import _koniq_10k as koniq_10k
+from diffvqa.pipeline.datasets import _konvid_1k as konvid_1k
+from diffvqa.pipeline.datasets import _live_qualcomm as live_qualcomm
+from diffvqa.pipeline.datasets import _live_vqc as live_vqc
+from diffvqa.pipeline.datasets import _live_yt_gaming as live_yt_gaming
+from diffvqa.pipeline.datasets import _lsvq as lsvq
+from diffvqa.pipeline.datasets import _maxwell as maxwell
+from diffvqa.pipeline.datasets import _youtube_ugc as youtube_ugc
+from diffvqa.pipeline.datasets._published_recipe import recipe_of
+from diffvqa.pipeline.datasets._recipe import (
     ColumnNames,
     OnProgress,
     PreparedDataset,
@@ -29,7 +28,6 @@ from diffvqa.pipeline.datasets.recipe import (
     Progress,
     Recipe,
 )
-from diffvqa.pipeline.errors import DatasetError, did_you_mean
 
 __all__ = [
     "RECIPES",

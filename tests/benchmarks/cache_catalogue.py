@@ -24,9 +24,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffvqa.cache.catalogue import CATALOGUE_FOLDER
-from diffvqa.cache.fingerprint import Fingerprint
-from diffvqa.cache.schema import (
+from diffvqa.cache._catalogue import CATALOGUE_FOLDER
+from diffvqa.cache._fingerprint import Fingerprint
+from diffvqa.cache._schema import (
     SCHEMA_VERSION,
     ArraySpec,
     CacheHeader,
@@ -36,11 +36,11 @@ from diffvqa.cache.schema import (
     VideoRow,
     write_header,
 )
-from diffvqa.cache.sealed import seal
-from diffvqa.cache.shards import shard_name
-from diffvqa.cache.storage import open_storage
-from diffvqa.cache.writer import CacheWriter
-from diffvqa.pipeline.manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from diffvqa.cache._sealed import seal
+from diffvqa.cache._shards import shard_name
+from diffvqa.cache._storage import open_storage
+from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline._manifest import Manifest, ManifestRow, read_manifest, write_manifest
 
 SHARD_VIDEOS = 32
 FRAMES = 8
@@ -50,7 +50,7 @@ _ARRAYS = [f"{branch}/{name}" for branch in ("resize", "crop") for name in ("lat
 _OPEN = """
 import sys, time
 from pathlib import Path
-from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache._reader import FeatureCache
 begun = time.perf_counter(), time.process_time()
 videos = len(FeatureCache(sys.argv[1]).ids())
 print(time.perf_counter() - begun[0], time.process_time() - begun[1])

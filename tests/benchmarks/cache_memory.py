@@ -19,14 +19,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffvqa.cache.export import FeatureExport, Labels
-from diffvqa.cache.export_h5 import export_h5
-from diffvqa.cache.export_npz import export_npz
-from diffvqa.cache.export_parquet import export_parquet
-from diffvqa.cache.import_h5 import import_h5
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.streaming import FeatureStream
-from diffvqa.cache.verify import verify
+from diffvqa.cache._export import FeatureExport, Labels
+from diffvqa.cache._export_h5 import export_h5
+from diffvqa.cache._export_npz import export_npz
+from diffvqa.cache._export_parquet import export_parquet
+from diffvqa.cache._import_h5 import import_h5
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._streaming import FeatureStream
+from diffvqa.cache._verify import verify
 
 from .synthetic_cache import SMALL, write_cache
 

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from diffvqa.cache.layout import video_length
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.streaming import FeatureStream
+from diffvqa.cache._layout import video_length
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._streaming import FeatureStream
 
 from .synthetic_cache import FRAMES, specs, write_cache
 

@@ -19,13 +19,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from diffvqa.stages.denoiser_training.architecture import build_untrained
-from diffvqa.stages.denoiser_training.crops import CropSampler
-from diffvqa.stages.denoiser_training.fit import FitRuntime, fit_denoiser
-from diffvqa.stages.denoiser_training.journal import FitJournal
-from diffvqa.stages.denoiser_training.objective import controller_denoising, unet_denoising
-from diffvqa.stages.denoiser_training.pictures import TrainingPictures
-from diffvqa.stages.denoiser_training.recipe import Architecture, FitRecipe
+from diffvqa.stages._denoiser_training.architecture import build_untrained
+from diffvqa.stages._denoiser_training.crops import CropSampler
+from diffvqa.stages._denoiser_training.fit import FitRuntime, fit_denoiser
+from diffvqa.stages._denoiser_training.journal import FitJournal
+from diffvqa.stages._denoiser_training.objective import controller_denoising, unet_denoising
+from diffvqa.stages._denoiser_training.pictures import TrainingPictures
+from diffvqa.stages._denoiser_training.recipe import Architecture, FitRecipe
 
 _WIDTHS = ((48, 96, 160), (96, 128, 192))
 

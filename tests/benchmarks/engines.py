@@ -26,18 +26,18 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from diffvqa.cache.fingerprint import Fingerprint
-from diffvqa.cache.run_lock import Run
-from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
-from diffvqa.cache.shards import ShardEntry, ShardWriter, StagedShard
-from diffvqa.cache.storage import open_storage
-from diffvqa.cache.writer import CacheWriter
-from diffvqa.pipeline.engines.interface import DoneUnit, Place, WorkUnit
-from diffvqa.pipeline.engines.local import LocalDecoding
-from diffvqa.pipeline.engines.ray_engine import ClusterOptions, RayEngine
-from diffvqa.pipeline.extract import publish_units, work_units
-from diffvqa.stages.decoding import VideoSource
-from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.cache._fingerprint import Fingerprint
+from diffvqa.cache._run_lock import Run
+from diffvqa.cache._schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
+from diffvqa.cache._shards import ShardEntry, ShardWriter, StagedShard
+from diffvqa.cache._storage import open_storage
+from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline._engines.interface import DoneUnit, Place, WorkUnit
+from diffvqa.pipeline._engines.local import LocalDecoding
+from diffvqa.pipeline._engines.ray_engine import ClusterOptions, RayEngine
+from diffvqa.pipeline._extract import publish_units, work_units
+from diffvqa.stages._decoding import VideoSource
+from diffvqa.stages._extract_recipe import ExtractRecipe
 
 SHARD_VIDEOS = 32
 SPEC = ArraySpec(

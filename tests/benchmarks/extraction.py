@@ -38,19 +38,19 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffvqa.cache.schema import SourceStamp
-from diffvqa.cache.writer import CacheWriter
-from diffvqa.pipeline.backbone import Backbone, choose_device, load_backbone
-from diffvqa.pipeline.cache_rows import cache_header, shard_entry
-from diffvqa.pipeline.config import Settings, parse_assignment, resolve_settings
-from diffvqa.pipeline.extract import extract
-from diffvqa.pipeline.ffmpeg import find_ffmpeg
-from diffvqa.pipeline.manifest import read_manifest
-from diffvqa.pipeline.waiting import wait_without_spinning
-from diffvqa.stages.decode_pool import DecodePool
-from diffvqa.stages.decoding import DecodedVideo, VideoSource
-from diffvqa.stages.extraction import extract_unit
-from diffvqa.stages.view_extractor import ViewExtractor
+from diffvqa.cache._schema import SourceStamp
+from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline._backbone import Backbone, choose_device, load_backbone
+from diffvqa.pipeline._cache_rows import cache_header, shard_entry
+from diffvqa.pipeline._config import Settings, parse_assignment, resolve_settings
+from diffvqa.pipeline._extract import extract
+from diffvqa.pipeline._ffmpeg import find_ffmpeg
+from diffvqa.pipeline._manifest import read_manifest
+from diffvqa.pipeline._waiting import wait_without_spinning
+from diffvqa.stages._decode_pool import DecodePool
+from diffvqa.stages._decoding import DecodedVideo, VideoSource
+from diffvqa.stages._extraction import extract_unit
+from diffvqa.stages._view_extractor import ViewExtractor
 
 _NAME = "benchmark"
 _PEAK_SIDE = {"cpu": 2048, "cuda": 8192}

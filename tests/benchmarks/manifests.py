@@ -17,10 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffvqa.pipeline.manifest import Manifest, ManifestRow, read_manifest, write_manifest
-from diffvqa.stages.splits import make_splits
-from diffvqa.stages.splits_file import read_splits, write_splits
-from diffvqa.stages.train_recipe import TrainRecipe
+from diffvqa.pipeline._manifest import Manifest, ManifestRow, read_manifest, write_manifest
+from diffvqa.stages._splits import make_splits
+from diffvqa.stages._splits_file import read_splits, write_splits
+from diffvqa.stages._train_recipe import TrainRecipe
 
 VIDEOS = 100_000
 QUICK_VIDEOS = 5_000

@@ -26,11 +26,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffvqa.pipeline.ffmpeg import find_ffmpeg
-from diffvqa.stages.decoders.pyav_reader import PyAVReader
-from diffvqa.stages.decoders.video_index import index_video
-from diffvqa.stages.decoding import VideoSource, decode_video
-from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.pipeline._ffmpeg import find_ffmpeg
+from diffvqa.stages._decoders.pyav_reader import PyAVReader
+from diffvqa.stages._decoders.video_index import index_video
+from diffvqa.stages._decoding import VideoSource, decode_video
+from diffvqa.stages._extract_recipe import ExtractRecipe
 
 _MIB = 2**20
 _FRAMES = 8

@@ -152,7 +152,7 @@ class _MemoryPeak:
 
 
 def _ours(width: int) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    from diffvqa.stages.mamba import MambaBlock
+    from diffvqa.stages._mamba import MambaBlock
 
     block = MambaBlock(width, _STATE)
     return block, lambda tokens: block(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))

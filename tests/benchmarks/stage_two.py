@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from diffvqa.cache.fingerprint import Fingerprint
-from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
-from diffvqa.cache.shards import ShardEntry
-from diffvqa.cache.writer import CacheWriter
-from diffvqa.pipeline.config import Settings, resolve_settings
-from diffvqa.pipeline.extract import extract
-from diffvqa.pipeline.train import train
+from diffvqa.cache._fingerprint import Fingerprint
+from diffvqa.cache._schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
+from diffvqa.cache._shards import ShardEntry
+from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline._config import Settings, resolve_settings
+from diffvqa.pipeline._extract import extract
+from diffvqa.pipeline._train import train
 
 FRAMES, CROPS = 8, 3
 SHAPES: dict[str, tuple[tuple[int, ...], str]] = {

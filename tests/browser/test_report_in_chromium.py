@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from report_material import HOSTILE, write_reported
 
-from diffvqa.pipeline.cli import main
+from diffvqa.pipeline._cli import main
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

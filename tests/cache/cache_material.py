@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffvqa.cache.fingerprint import Fingerprint
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
-from diffvqa.cache.shards import ShardEntry
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._fingerprint import Fingerprint
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._schema import SCHEMA_VERSION, ArraySpec, CacheHeader, SourceStamp, VideoRow
+from diffvqa.cache._shards import ShardEntry
+from diffvqa.cache._writer import CacheWriter
 
 MOST_FRAMES = 4
 SPECS = (

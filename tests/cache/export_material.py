@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cache_material import MOST_FRAMES, failed, fill, usable
 
-from diffvqa.cache.export import FeatureExport, Labels
-from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache._export import FeatureExport, Labels
+from diffvqa.cache._reader import FeatureCache
 
 LABELS = Labels(
     scores={"a/ä.mp4": 3.25, "bad": 1.0, "b": None, "one crop": 2.0, "not there": 5.0},

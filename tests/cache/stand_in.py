@@ -14,9 +14,9 @@ from pathlib import Path
 
 from cache_material import header, usable
 
-from diffvqa.cache.errors import CacheError, OutputError
-from diffvqa.cache.shards import ShardWriter
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._errors import CacheError, OutputError
+from diffvqa.cache._shards import ShardWriter
+from diffvqa.cache._writer import CacheWriter
 
 SHARD_VIDEOS = 3
 VIDEOS = tuple(f"video {number:02d}" for number in range(20))
@@ -24,7 +24,7 @@ REFUSED = 3
 
 # Its server has imported what takes long already, and runs no thread that a fork could lose.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["pytest", "diffvqa.cache.writer"])
+processes.set_forkserver_preload(["pytest", "diffvqa.cache._writer"])
 
 
 def extract(directory: Path, log: Path, *, seconds_per_video: float = 0.0) -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffvqa.cache.atomic import atomic_output, atomic_write_text, remove_leftovers
-from diffvqa.cache.errors import OutputError
+from diffvqa.cache._atomic import atomic_output, atomic_write_text, remove_leftovers
+from diffvqa.cache._errors import OutputError
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))

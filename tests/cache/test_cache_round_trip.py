@@ -12,11 +12,11 @@ from cache_material import MOST_FRAMES, SPECS, arrays_of, data_files, failed, fi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffvqa.cache.errors import CacheCorruptError, CacheMissingError, SchemaTooNewError
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.schema import SCHEMA_VERSION
-from diffvqa.cache.sealed import seal
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._errors import CacheCorruptError, CacheMissingError, SchemaTooNewError
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._schema import SCHEMA_VERSION
+from diffvqa.cache._sealed import seal
+from diffvqa.cache._writer import CacheWriter
 
 
 @settings(max_examples=10)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from cache_material import failed, fill, header, mark_files, usable
 
-from diffvqa.cache.errors import CacheBusyError, CacheError, FingerprintMismatchError, OutputError
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.schema import SourceStamp
-from diffvqa.cache.shards import ShardEntry
-from diffvqa.cache.verify import verify
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._errors import CacheBusyError, CacheError, FingerprintMismatchError, OutputError
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._schema import SourceStamp
+from diffvqa.cache._shards import ShardEntry
+from diffvqa.cache._verify import verify
+from diffvqa.cache._writer import CacheWriter
 
 
 def test_the_plan_leaves_out_what_is_done_and_what_failed(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_replacing_features_that_is_cut_short_never_mixes_the_old_with_the_new(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"diffvqa.cache.writer.{step}", die)
+        patch.setattr(f"diffvqa.cache._writer.{step}", die)
         with pytest.raises(SystemExit):
             CacheWriter(tmp_path, header(seed=5), shard_videos=1, overwrite=True).__enter__()
     with CacheWriter(tmp_path, header(seed=5), shard_videos=1, overwrite=step == "write_header") as writer:
@@ -93,7 +93,7 @@ def test_a_second_writer_is_turned_away_in_one_line(tmp_path: Path) -> None:
         other = f"""
 from pathlib import Path
 from cache_material import header
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._writer import CacheWriter
 CacheWriter(Path({str(tmp_path)!r}), header(), shard_videos=1).__enter__()
 """
         done = subprocess.run(
@@ -112,8 +112,8 @@ def test_a_writer_that_is_killed_leaves_only_whole_shards_and_the_next_one_clean
 import os, signal
 from pathlib import Path
 from cache_material import header, usable
-from diffvqa.cache import shards
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache import _shards as shards
+from diffvqa.cache._writer import CacheWriter
 with CacheWriter(Path({str(tmp_path)!r}), header(), shard_videos=1) as writer:
     writer.add(usable("whole"))
     shards.publish_mark = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -19,8 +19,8 @@ import pytest
 from cache_material import digests, fill, mark_files, usable
 from stand_in import REFUSED, SHARD_VIDEOS, VIDEOS, errors_of, extract, extract_with_workers, kill_group, redone, start
 
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.verify import verify
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._verify import verify
 
 KILLS = 26
 
@@ -172,8 +172,8 @@ def test_memory_does_not_grow_with_the_number_of_videos(fast: Path) -> None:
 import resource, sys
 from pathlib import Path
 from cache_material import header, usable
-from diffvqa.cache.verify import verify
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._verify import verify
+from diffvqa.cache._writer import CacheWriter
 location, videos = sys.argv[1], int(sys.argv[2])
 with CacheWriter(location, header(), shard_videos=8) as writer:
     for number in range(videos):

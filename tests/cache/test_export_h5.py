@@ -9,9 +9,9 @@ import pytest
 from cache_material import SPECS, data_files
 from export_material import IDS, odd_cache, odd_export
 
-from diffvqa.cache.errors import CacheCorruptError, OutputError
-from diffvqa.cache.export_h5 import export_h5
-from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache._errors import CacheCorruptError, OutputError
+from diffvqa.cache._export_h5 import export_h5
+from diffvqa.cache._reader import FeatureCache
 
 
 @pytest.fixture

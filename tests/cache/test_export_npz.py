@@ -9,10 +9,10 @@ import pytest
 from cache_material import data_files, fill, usable
 from export_material import IDS, LABELS, odd_cache, odd_export
 
-from diffvqa.cache.errors import CacheCorruptError, OutputError
-from diffvqa.cache.export import Labels
-from diffvqa.cache.export_npz import INDEX_FILE, export_npz
-from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache._errors import CacheCorruptError, OutputError
+from diffvqa.cache._export import Labels
+from diffvqa.cache._export_npz import INDEX_FILE, export_npz
+from diffvqa.cache._reader import FeatureCache
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from diffvqa.cache.errors import CacheCorruptError
-from diffvqa.cache.export_parquet import export_parquet, pool, pooled_names
-from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache._errors import CacheCorruptError
+from diffvqa.cache._export_parquet import export_parquet, pool, pooled_names
+from diffvqa.cache._reader import FeatureCache
 
 LATENT, CROPS = SPECS
 

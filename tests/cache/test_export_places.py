@@ -19,13 +19,13 @@ import pytest
 from cache_material import fill, usable
 from export_material import IDS, odd_cache, odd_export
 
-from diffvqa.cache.errors import CacheUnreachableError, OutputError
-from diffvqa.cache.export import Exported, FeatureExport
-from diffvqa.cache.export_h5 import export_h5
-from diffvqa.cache.export_npz import INDEX_FILE, export_npz
-from diffvqa.cache.export_parquet import export_parquet
-from diffvqa.cache.import_h5 import import_h5
-from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache._errors import CacheUnreachableError, OutputError
+from diffvqa.cache._export import Exported, FeatureExport
+from diffvqa.cache._export_h5 import export_h5
+from diffvqa.cache._export_npz import INDEX_FILE, export_npz
+from diffvqa.cache._export_parquet import export_parquet
+from diffvqa.cache._import_h5 import import_h5
+from diffvqa.cache._reader import FeatureCache
 
 Write = Callable[[FeatureExport, str], Exported]
 FORMATS: dict[str, Write] = {"h5": export_h5, "npz": export_npz, "parquet": export_parquet}
@@ -95,11 +95,11 @@ def test_a_url_that_nothing_speaks_is_a_clear_error(cache: FeatureCache, name: s
 
 KILLED = """
 import json, sys, time
-from diffvqa.cache.export import FeatureExport, Labels
-from diffvqa.cache.export_h5 import export_h5
-from diffvqa.cache.export_npz import export_npz
-from diffvqa.cache.export_parquet import export_parquet
-from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache._export import FeatureExport, Labels
+from diffvqa.cache._export_h5 import export_h5
+from diffvqa.cache._export_npz import export_npz
+from diffvqa.cache._export_parquet import export_parquet
+from diffvqa.cache._reader import FeatureCache
 
 name, where, out = sys.argv[1:]
 cache = FeatureCache(where)

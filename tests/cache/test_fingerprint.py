@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffvqa.cache.errors import FingerprintMismatchError
-from diffvqa.cache.fingerprint import Fingerprint
+from diffvqa.cache._errors import FingerprintMismatchError
+from diffvqa.cache._fingerprint import Fingerprint
 
 FIELDS = st.dictionaries(st.text(min_size=1), st.one_of(st.integers(), st.text(), st.booleans()), min_size=1)
 

@@ -20,12 +20,12 @@ TASKS = {
 PROGRAM = """
 import resource, sys
 from pathlib import Path
-from diffvqa.cache.export import FeatureExport, Labels
-from diffvqa.cache.export_h5 import export_h5
-from diffvqa.cache.export_npz import export_npz
-from diffvqa.cache.export_parquet import export_parquet
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.streaming import FeatureStream
+from diffvqa.cache._export import FeatureExport, Labels
+from diffvqa.cache._export_h5 import export_h5
+from diffvqa.cache._export_npz import export_npz
+from diffvqa.cache._export_parquet import export_parquet
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._streaming import FeatureStream
 cache, out = FeatureCache(sys.argv[1]), Path(sys.argv[2])
 everything = FeatureExport(cache, labels=Labels(dict.fromkeys(cache.ids(), 1.0)), provenance={})
 TASK

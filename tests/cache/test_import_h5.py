@@ -12,19 +12,19 @@ from export_material import odd_cache, odd_export
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffvqa.cache.errors import (
+from diffvqa.cache._errors import (
     CacheCorruptError,
     CacheError,
     FingerprintMismatchError,
     ImportFileError,
     SchemaTooNewError,
 )
-from diffvqa.cache.export import FeatureExport, Labels
-from diffvqa.cache.export_h5 import export_h5
-from diffvqa.cache.import_h5 import Imported, import_h5
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.shards import digest_of
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._export import FeatureExport, Labels
+from diffvqa.cache._export_h5 import export_h5
+from diffvqa.cache._import_h5 import Imported, import_h5
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._shards import digest_of
+from diffvqa.cache._writer import CacheWriter
 
 KINDS = st.sampled_from(["whole", "short", "one crop", "failed"])
 ARRAYS = st.sampled_from([None, ["resize/latent"], ["crop/frames"]])

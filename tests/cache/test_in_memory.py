@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from cache_material import arrays_of, data_files, failed, fill, usable
 
-from diffvqa.cache.errors import CacheMissingError, MemoryLimitError, UnknownArrayError
-from diffvqa.cache.in_memory import bytes_in_memory, load_into_memory
-from diffvqa.cache.reader import FeatureCache
+from diffvqa.cache._errors import CacheMissingError, MemoryLimitError, UnknownArrayError
+from diffvqa.cache._in_memory import bytes_in_memory, load_into_memory
+from diffvqa.cache._reader import FeatureCache
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from diffvqa.cache.layout import create_array, data_file, decode_video, encode_videos, index_of, video_length
-from diffvqa.cache.schema import ArraySpec
+from diffvqa.cache._layout import create_array, data_file, decode_video, encode_videos, index_of, video_length
+from diffvqa.cache._schema import ArraySpec
 
 EXTENTS = st.lists(st.integers(1, 4), min_size=1, max_size=4)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from cache_material import arrays_of, data_files, digests, failed, fill, header, mark_files, usable
 
-from diffvqa.cache.errors import CacheCorruptError, CacheMissingError, FingerprintMismatchError
-from diffvqa.cache.merge import merge
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.shards import ShardEntry, unique_part
-from diffvqa.cache.verify import verify
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._errors import CacheCorruptError, CacheMissingError, FingerprintMismatchError
+from diffvqa.cache._merge import merge
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._shards import ShardEntry, unique_part
+from diffvqa.cache._verify import verify
+from diffvqa.cache._writer import CacheWriter
 
 
 def contents(directory: Path) -> dict[str, bytes]:

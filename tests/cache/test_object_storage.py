@@ -20,25 +20,25 @@ import zarr
 from cache_material import SPECS, arrays_of, digests, failed, fill, header, usable
 from moto.server import ThreadedMotoServer
 
-from diffvqa.cache import run_lock
-from diffvqa.cache.errors import (
+from diffvqa.cache import _run_lock as run_lock
+from diffvqa.cache._errors import (
     CacheBusyError,
     CacheCorruptError,
     CacheMissingError,
     CacheUnreachableError,
     OutputError,
 )
-from diffvqa.cache.export import FeatureExport, Labels
-from diffvqa.cache.export_h5 import export_h5
-from diffvqa.cache.export_npz import export_npz
-from diffvqa.cache.export_parquet import export_parquet
-from diffvqa.cache.import_h5 import Imported, import_h5
-from diffvqa.cache.merge import merge
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.storage import open_storage
-from diffvqa.cache.streaming import FeatureStream
-from diffvqa.cache.verify import verify
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._export import FeatureExport, Labels
+from diffvqa.cache._export_h5 import export_h5
+from diffvqa.cache._export_npz import export_npz
+from diffvqa.cache._export_parquet import export_parquet
+from diffvqa.cache._import_h5 import Imported, import_h5
+from diffvqa.cache._merge import merge
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._storage import open_storage
+from diffvqa.cache._streaming import FeatureStream
+from diffvqa.cache._verify import verify
+from diffvqa.cache._writer import CacheWriter
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +179,8 @@ def test_overwriting_replaces_everything(url: str) -> None:
 PUBLISH_AND_DIE = """
 import os, signal, sys
 from cache_material import header, usable
-from diffvqa.cache import storage
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache import _storage as storage
+from diffvqa.cache._writer import CacheWriter
 
 url, deadly = sys.argv[1], int(sys.argv[2])
 write, written = storage.ObjectStorage.write, 0

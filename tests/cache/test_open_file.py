@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 import pytest
 
-from diffvqa.cache.open_file import OpenFile
+from diffvqa.cache._open_file import OpenFile
 
 
 @pytest.mark.parametrize("with_preadv", [True, False])

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from cache_material import failed, header, usable
 
-from diffvqa.cache.shards import ShardEntry
-from diffvqa.cache.writer import CacheWriter
-from diffvqa.pipeline.manifest import Manifest, ManifestRow, write_manifest
+from diffvqa.cache._shards import ShardEntry
+from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline._manifest import Manifest, ManifestRow, write_manifest
 
 PAGE = Path(__file__).parents[2] / "docs/python-api.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -15,9 +15,9 @@ import zarr
 from cache_material import SPECS, arrays_of, fill, header, mark_files, usable
 from cache_material import failed as failure
 
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.schema import SCHEMA_VERSION
-from diffvqa.cache.verify import verify
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._schema import SCHEMA_VERSION
+from diffvqa.cache._verify import verify
 
 STORED = Path(__file__).parent / "stored"
 EXTENTS = {"full": (4, 2), "fewer frames": (1, 2), "fewer/crops ä.mp4": (3, 1)}

@@ -11,13 +11,13 @@ from cache_material import arrays_of, data_files, failed, fill, header, usable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffvqa.cache.errors import CacheCorruptError, CacheMissingError, MemoryLimitError, UnknownArrayError
-from diffvqa.cache.layout import video_length
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.schema import ArraySpec
-from diffvqa.cache.shards import ShardEntry
-from diffvqa.cache.streaming import FeatureStream, Part
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._errors import CacheCorruptError, CacheMissingError, MemoryLimitError, UnknownArrayError
+from diffvqa.cache._layout import video_length
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._schema import ArraySpec
+from diffvqa.cache._shards import ShardEntry
+from diffvqa.cache._streaming import FeatureStream, Part
+from diffvqa.cache._writer import CacheWriter
 
 IDS = [f"v{number:02}" for number in range(23)]
 PER_VIDEO = sum(map(video_length, header().arrays))

@@ -9,10 +9,10 @@ import torch
 from cache_material import MOST_FRAMES, SPECS, arrays_of, failed, fill, usable
 from torch.utils.data import DataLoader
 
-from diffvqa.cache.errors import CacheMissingError, UnknownArrayError
-from diffvqa.cache.in_memory import load_into_memory
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.torch_data import FeatureDataset, FeatureStreamDataset
+from diffvqa.cache._errors import CacheMissingError, UnknownArrayError
+from diffvqa.cache._in_memory import load_into_memory
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._torch_data import FeatureDataset, FeatureStreamDataset
 
 IDS = [f"v{number:02}" for number in range(11)]
 FRAMES = {video_id: 1 + number % MOST_FRAMES for number, video_id in enumerate(IDS)}

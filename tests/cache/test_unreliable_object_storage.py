@@ -19,9 +19,9 @@ from cache_material import digests, fill, header, usable
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from diffvqa.cache.shards import ShardWriter
-from diffvqa.cache.verify import verify
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache._shards import ShardWriter
+from diffvqa.cache._verify import verify
+from diffvqa.cache._writer import CacheWriter
 
 VIDEOS = tuple(f"v{number}" for number in range(24))
 SHARD_VIDEOS = 2

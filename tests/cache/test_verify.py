@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from cache_material import SPECS, arrays_of, data_files, failed, fill, header, mark_files, usable
 
-from diffvqa.cache import shards
-from diffvqa.cache.catalogue import CATALOGUE_FOLDER
-from diffvqa.cache.errors import CacheCorruptError, CacheMissingError
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.shards import ShardEntry
-from diffvqa.cache.verify import Damage, verify
-from diffvqa.cache.writer import CacheWriter
+from diffvqa.cache import _shards as shards
+from diffvqa.cache._catalogue import CATALOGUE_FOLDER
+from diffvqa.cache._errors import CacheCorruptError, CacheMissingError
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._shards import ShardEntry
+from diffvqa.cache._verify import Damage, verify
+from diffvqa.cache._writer import CacheWriter
 
 FLIPS = 200
 FRAMES = {f"video {number}": 1 + number % 4 for number in range(7)}

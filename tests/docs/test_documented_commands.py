@@ -20,7 +20,7 @@ import typer.main
 from documented_commands import ROOT, Documented, documented_commands
 from stage_two_material import make_material, write_dataset
 
-from diffvqa.pipeline.cli import app, main
+from diffvqa.pipeline._cli import app, main
 
 NEEDS_DATA = "needs the data set; its recipe is tested on a folder of the same layout"
 NEEDS_STORAGE = "needs an account; tested against an S3 server"

@@ -30,6 +30,15 @@ def test_public_names_are_there_and_described(name: str) -> None:
     assert not missing, f"docs/python-api.md does not tell of {', '.join(missing)}"
 
 
+def test_everything_else_is_private_by_name() -> None:
+    for name in PACKAGES:
+        folder = ROOT / name.partition(".")[2]
+        for path in folder.rglob("*.py"):
+            inside = path.relative_to(folder)
+            is_private = any(part.startswith("_") for part in inside.parts)
+            assert is_private, f"{path.relative_to(ROOT)} can be imported but is listed nowhere"
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_importing_a_package_imports_nothing_heavy(name: str) -> None:
     heavy = "{'torch', 'numpy', 'zarr', 'pyarrow', 'av', 'scipy', 'pydantic', 'typer'}"

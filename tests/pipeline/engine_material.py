@@ -13,15 +13,15 @@ from pathlib import Path
 
 from cache_material import digests, header, usable
 
-from diffvqa.cache.run_lock import Run
-from diffvqa.cache.schema import CacheHeader
-from diffvqa.cache.shards import ShardEntry, ShardWriter, StagedShard
-from diffvqa.cache.storage import open_storage
-from diffvqa.cache.writer import CacheWriter
-from diffvqa.pipeline.engines.interface import DoneUnit, Engine, Place, WorkUnit, ignore_video
-from diffvqa.pipeline.extract import PublishedUnits, publish_units, work_units
-from diffvqa.stages.decoding import VideoSource
-from diffvqa.stages.failures import FailureReason
+from diffvqa.cache._run_lock import Run
+from diffvqa.cache._schema import CacheHeader
+from diffvqa.cache._shards import ShardEntry, ShardWriter, StagedShard
+from diffvqa.cache._storage import open_storage
+from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline._engines.interface import DoneUnit, Engine, Place, WorkUnit, ignore_video
+from diffvqa.pipeline._extract import PublishedUnits, publish_units, work_units
+from diffvqa.stages._decoding import VideoSource
+from diffvqa.stages._failures import FailureReason
 
 VIDEOS = tuple(f"video {number:03d}" for number in range(40))
 SHARD_VIDEOS = 4
@@ -130,8 +130,8 @@ def extract_stub(
 
 def published(location: Path | str) -> list[str]:
     """The ids of all rows of all marks: one of each, if nothing was published twice."""
-    from diffvqa.cache.schema import parse_mark
-    from diffvqa.cache.shards import list_marks, mark_file
+    from diffvqa.cache._schema import parse_mark
+    from diffvqa.cache._shards import list_marks, mark_file
 
     storage = open_storage(location)
     marks = (parse_mark(storage.read(mark_file(name)), name) for name in list_marks(storage))

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from training_material import write_photos
 
-from diffvqa.pipeline.adapt import GRID_FILE, QUALITY_FILE
-from diffvqa.pipeline.cli import main
-from diffvqa.stages.denoiser_training.journal import read_losses
-from diffvqa.stages.diffusion.model_folder import has_controller, load_model_folder
+from diffvqa.pipeline._adapt import GRID_FILE, QUALITY_FILE
+from diffvqa.pipeline._cli import main
+from diffvqa.stages._denoiser_training.journal import read_losses
+from diffvqa.stages._diffusion.model_folder import has_controller, load_model_folder
 
 TINY = {
     "adapt.steps": "6",

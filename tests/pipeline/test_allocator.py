@@ -8,7 +8,7 @@ import pytest
 _PAGES_ASKED_FOR = """
 import resource, sys
 import numpy as np
-from diffvqa.pipeline.allocator import keep_freed_memory
+from diffvqa.pipeline._allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for step in range(30):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from cache_material import SPECS, data_files, failed, fill, header, usable
 
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.writer import CacheWriter
-from diffvqa.pipeline.cli import main
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline._cli import main
 
 
 @pytest.fixture

@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 import zarr
 
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.shards import ShardEntry
-from diffvqa.cache.writer import CacheWriter
-from diffvqa.pipeline import console, datasets
-from diffvqa.pipeline.cli import main
-from diffvqa.pipeline.config import Settings
-from diffvqa.stages.view_extractor import ViewExtractor
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._shards import ShardEntry
+from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline import _console as console
+from diffvqa.pipeline import datasets
+from diffvqa.pipeline._cli import main
+from diffvqa.pipeline._config import Settings
+from diffvqa.stages._view_extractor import ViewExtractor
 
 
 def run(verb: str, name: str, runs: Path, settings_file: Path, *more: str) -> int:
@@ -94,11 +95,11 @@ def test_a_killed_extraction_goes_on_where_it_was_and_ends_with_the_same_feature
     (tmp_path / "set/manifest.csv").write_bytes((trained / "set/manifest.csv").read_bytes())
     program = """
 import os, signal, sys
-from diffvqa.cache import shards
-from diffvqa.pipeline import console, datasets
-from diffvqa.pipeline.cli import main
-from diffvqa.pipeline.config import Settings
-from diffvqa.stages.view_extractor import ViewExtractor
+from diffvqa.cache import _shards as shards
+from diffvqa.pipeline import (_console as console, datasets)
+from diffvqa.pipeline._cli import main
+from diffvqa.pipeline._config import Settings
+from diffvqa.stages._view_extractor import ViewExtractor
 publish = shards.publish_mark
 def publish_one_then_die(*arguments):
     publish(*arguments)
@@ -120,7 +121,7 @@ def test_of_two_extractions_at_once_the_second_is_refused_in_one_line(
 ) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set/manifest.csv").write_bytes((trained / "set/manifest.csv").read_bytes())
-    program = "import sys; from diffvqa.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = "import sys; from diffvqa.pipeline._cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["extract", "set", "--runs", str(tmp_path), "--config", str(settings_file)]
     command = [sys.executable, "-c", program, *arguments]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -248,7 +249,7 @@ def test_the_summaries_can_be_read_by_a_program_or_left_out(
 
 def test_a_clean_run_is_free_of_the_words_of_libraries(trained: Path, settings_file: Path, tmp_path: Path) -> None:
     """In a process of its own, where nothing turns warnings into errors or keeps what is written below Python."""
-    program = "import sys; from diffvqa.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = "import sys; from diffvqa.pipeline._cli import main; sys.exit(main(sys.argv[1:]))"
     shutil.copytree(trained / "set", tmp_path / "set", ignore=shutil.ignore_patterns("model"))
     arguments = ["set", "--runs", str(tmp_path), "--config", str(settings_file)]
     for verb in (["extract", "--overwrite"], ["train"]):
@@ -406,7 +407,7 @@ def test_settings_are_stored_with_every_output(trained: Path) -> None:
 
 def test_help_and_version_need_no_heavy_imports() -> None:
     program = (
-        "import sys; from diffvqa.pipeline.cli import main; status = main(sys.argv[1:]);"
+        "import sys; from diffvqa.pipeline._cli import main; status = main(sys.argv[1:]);"
         "heavy = {'torch', 'numpy', 'zarr', 'h5py', 'decord', 'diffusers'} & set(sys.modules);"
         "sys.exit(f'{status} {heavy}' if status or heavy else 0)"
     )

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffvqa.pipeline.config import Settings, parse_assignment, resolve_settings
-from diffvqa.pipeline.errors import ConfigError
+from diffvqa.pipeline._config import Settings, parse_assignment, resolve_settings
+from diffvqa.pipeline._errors import ConfigError
 
 
 def test_defaults_then_file_then_options(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffvqa.pipeline._errors import DatasetError
+from diffvqa.pipeline._manifest import Label, ManifestRow, MatchReport
 from diffvqa.pipeline.datasets import ColumnNames, PreparedDataset, PrepareRequest, Progress, find_recipe
-from diffvqa.pipeline.errors import DatasetError
-from diffvqa.pipeline.manifest import Label, ManifestRow, MatchReport
 
 DEFAULT_COLUMNS = ColumnNames()
 

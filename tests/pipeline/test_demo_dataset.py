@@ -14,12 +14,12 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from diffvqa.cache.errors import OutputError
+from diffvqa.cache._errors import OutputError
+from diffvqa.pipeline._errors import DatasetError, FfmpegError
 from diffvqa.pipeline.datasets import PreparedDataset, PrepareRequest, Progress, find_recipe
-from diffvqa.pipeline.datasets.demo import prepare_demo
-from diffvqa.pipeline.datasets.demo_plan import CONTENTS, DEMO_PLAN, VERSIONS, Content, DemoPlan, Version
-from diffvqa.pipeline.datasets.demo_sources import Excerpt, PackageFile, Pan, Window
-from diffvqa.pipeline.errors import DatasetError, FfmpegError
+from diffvqa.pipeline.datasets._demo import prepare_demo
+from diffvqa.pipeline.datasets._demo_plan import CONTENTS, DEMO_PLAN, VERSIONS, Content, DemoPlan, Version
+from diffvqa.pipeline.datasets._demo_sources import Excerpt, PackageFile, Pan, Window
 
 CAR = next(content for content in CONTENTS if content.name == "carphone")
 PAN = Pan(PackageFile("skimage", "data/astronaut.png"), 128, 96, "24", Window(0, 0, 256), Window(100, 60, 192), 10)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from diffvqa.pipeline.cli import main
+from diffvqa.pipeline._cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBLEM_WITH_FOLDER = "cannot be written to"
@@ -47,9 +47,9 @@ def test_problems_are_an_exit_status(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("diffvqa.stages.decoding.decode_video", broken)
-    monkeypatch.setattr("diffvqa.pipeline.doctor.tempfile.TemporaryFile", full)
-    monkeypatch.setattr("diffvqa.stages.diffusion.model_folder.load_model_folder", broken)
+    monkeypatch.setattr("diffvqa.stages._decoding.decode_video", broken)
+    monkeypatch.setattr("diffvqa.pipeline._doctor.tempfile.TemporaryFile", full)
+    monkeypatch.setattr("diffvqa.stages._diffusion.model_folder.load_model_folder", broken)
     found = findings(capsys, "--device", "cuda:9", status=1)
     assert found["decoder pyav"]["health"] == "problem"
     assert found["decoder decord"]["health"] == "absent"

@@ -15,16 +15,16 @@ from engine_material import SHARD_VIDEOS, VIDEOS, extract_stub, published
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffvqa.cache.errors import OutputError
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.shards import StagedShard
-from diffvqa.cache.storage import LocalStorage
-from diffvqa.pipeline.engines.dispatch import Dispatcher, WorkerLostError
-from diffvqa.pipeline.engines.interface import Place, WorkUnit
-from diffvqa.pipeline.engines.local import LocalDecoding, LocalEngine
-from diffvqa.pipeline.extract import work_units
-from diffvqa.stages.decoding import VideoSource
-from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.cache._errors import OutputError
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._shards import StagedShard
+from diffvqa.cache._storage import LocalStorage
+from diffvqa.pipeline._engines.dispatch import Dispatcher, WorkerLostError
+from diffvqa.pipeline._engines.interface import Place, WorkUnit
+from diffvqa.pipeline._engines.local import LocalDecoding, LocalEngine
+from diffvqa.pipeline._extract import work_units
+from diffvqa.stages._decoding import VideoSource
+from diffvqa.stages._extract_recipe import ExtractRecipe
 
 DECODING = LocalDecoding(ExtractRecipe(), 1, timeout=60, memory=2048, attempts=1)
 

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from cache_material import failed, fill, usable
 
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.pipeline.cli import main
-from diffvqa.pipeline.manifest import Label, Manifest, ManifestRow, write_manifest
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.pipeline._cli import main
+from diffvqa.pipeline._manifest import Label, Manifest, ManifestRow, write_manifest
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from diffvqa.pipeline._errors import DatasetError
+from diffvqa.pipeline._manifest import Manifest, ManifestRow, MatchReport
 from diffvqa.pipeline.datasets import RECIPES, PreparedDataset, PrepareRequest, Progress, find_recipe
-from diffvqa.pipeline.datasets.folder import find_videos
-from diffvqa.pipeline.errors import DatasetError
-from diffvqa.pipeline.manifest import Manifest, ManifestRow, MatchReport
+from diffvqa.pipeline.datasets._folder import find_videos
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from label_material import prepare, touch, write_mat_5, write_mat_73
 
-from diffvqa.pipeline.datasets import PreparedDataset, mat_columns
-from diffvqa.pipeline.errors import DatasetError
+from diffvqa.pipeline._errors import DatasetError
+from diffvqa.pipeline.datasets import PreparedDataset
+from diffvqa.pipeline.datasets import _mat_columns as mat_columns
 
 MATLAB_FILES = 500
 SECONDS_A_BATCH = 120.0
@@ -159,7 +160,7 @@ def test_500_matlab_files_with_bytes_changed(
     def run(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 0, json.dumps(results[command[-1]]), "")
 
-    monkeypatch.setattr("diffvqa.pipeline.datasets.label_table.subprocess.run", run)
+    monkeypatch.setattr("diffvqa.pipeline.datasets._label_table.subprocess.run", run)
     assert prepares_or_explains("konvid-1k", folder, sound)
     used = sum(prepares_or_explains("konvid-1k", folder, path) for path in paths)
     assert 0 < used < MATLAB_FILES

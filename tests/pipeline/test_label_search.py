@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from label_material import prepare, scores, touch, write, write_mat_5, write_mat_73
 
-from diffvqa.pipeline.datasets import label_table
-from diffvqa.pipeline.datasets.label_table import read_label_table
-from diffvqa.pipeline.errors import DatasetError
+from diffvqa.pipeline._errors import DatasetError
+from diffvqa.pipeline.datasets import _label_table as label_table
+from diffvqa.pipeline.datasets._label_table import read_label_table
 
 LABELS = "flickr_id,mos\n1,3\n2,4\n"
 OTHER_LABELS = "flickr_id,mos\n1,1\n2,2\n"
@@ -159,6 +159,6 @@ def test_the_reader_is_given_one_thread(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_reader_may_not_take_all_memory() -> None:
-    code = "from diffvqa.pipeline.datasets import mat_columns as m; m._limit_memory(); bytearray(5 * 2**30)"
+    code = "from diffvqa.pipeline.datasets import _mat_columns as m; m._limit_memory(); bytearray(5 * 2**30)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip().endswith("MemoryError")

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffvqa.cache.errors import OutputError
-from diffvqa.pipeline.errors import DatasetError
-from diffvqa.pipeline.manifest import Label, Manifest, ManifestRow, MatchReport, read_manifest, write_manifest
+from diffvqa.cache._errors import OutputError
+from diffvqa.pipeline._errors import DatasetError
+from diffvqa.pipeline._manifest import Label, Manifest, ManifestRow, MatchReport, read_manifest, write_manifest
 
 # Line breaks of every kind, delimiters, quotation marks and foreign scripts; no lone surrogates.
 TEXT = st.text(st.one_of(st.sampled_from("\",;\n\r\t \\'#é表😀"), st.characters(exclude_categories=["Cs"])), min_size=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffvqa.pipeline.cli import main
+from diffvqa.pipeline._cli import main
 
 SHARED = Path(__file__).parents[3] / "shared/data/metrics"
 PUBLISHED = {

@@ -11,10 +11,10 @@ import torch
 from benchmarks.ldm_material import below, ldm_controller
 from benchmarks.stable_diffusion_material import build_unet, give_a_say, write_stable_diffusion
 
-from diffvqa.pipeline.cli import main
-from diffvqa.stages.diffusion.controller import Controller
-from diffvqa.stages.diffusion.model_folder import hash_model_folder, load_model_folder
-from diffvqa.stages.diffusion.weights import load_network
+from diffvqa.pipeline._cli import main
+from diffvqa.stages._diffusion.controller import Controller
+from diffvqa.stages._diffusion.model_folder import hash_model_folder, load_model_folder
+from diffvqa.stages._diffusion.weights import load_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -48,7 +48,7 @@ def test_an_installed_wheel_adds_one_name_and_brings_its_data(wheel: Path, tmp_p
         modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")}
         assert modules <= installed
         assert f"{package}/py.typed" in installed
-    assert {f"pipeline/report/templates/report.{suffix}" for suffix in ("html", "css", "js")} <= installed
+    assert {f"pipeline/_report/templates/report.{suffix}" for suffix in ("html", "css", "js")} <= installed
     nano = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stages/models").rglob("*") if path.is_file()}
     assert nano
     assert nano <= installed
@@ -58,7 +58,7 @@ def test_the_installed_wheel_runs_and_finds_its_model(wheel: Path, tmp_path: Pat
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     program = (
-        "from diffvqa.stages.diffusion import model_folder; from diffvqa.pipeline.cli import main;"
+        "from diffvqa.stages._diffusion import model_folder; from diffvqa.pipeline._cli import main;"
         "folder = model_folder.locate_model_folder('nano'); model_folder.load_model_folder(folder); print(folder)"
     )
     # The editable installation's hooks stay out (-S); its dependencies stay in.

@@ -11,14 +11,14 @@ from conftest import MakeClip
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.pipeline.cli import main
-from diffvqa.pipeline.config import resolve_settings
-from diffvqa.pipeline.errors import DatasetError
-from diffvqa.pipeline.extract import extract
-from diffvqa.pipeline.manifest import Manifest, ManifestRow, write_manifest
-from diffvqa.pipeline.plan import plan
-from diffvqa.pipeline.planning import Load, Probe, schedules
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.pipeline._cli import main
+from diffvqa.pipeline._config import resolve_settings
+from diffvqa.pipeline._errors import DatasetError
+from diffvqa.pipeline._extract import extract
+from diffvqa.pipeline._manifest import Manifest, ManifestRow, write_manifest
+from diffvqa.pipeline._plan import plan
+from diffvqa.pipeline._planning import Load, Probe, schedules
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROBE = Probe(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from label_material import KONVID, touch, write
 
-from diffvqa.pipeline.cli import main
+from diffvqa.pipeline._cli import main
+from diffvqa.pipeline._manifest import Label, read_manifest
 from diffvqa.pipeline.datasets import RECIPES
-from diffvqa.pipeline.manifest import Label, read_manifest
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from training_material import write_photos
 
-from diffvqa.pipeline.cli import main
-from diffvqa.stages.denoiser_training.journal import CHECKPOINT_FILE, LOSSES_FILE, read_losses
-from diffvqa.stages.diffusion.model_folder import load_model_folder
+from diffvqa.pipeline._cli import main
+from diffvqa.stages._denoiser_training.journal import CHECKPOINT_FILE, LOSSES_FILE, read_losses
+from diffvqa.stages._diffusion.model_folder import load_model_folder
 
 TINY = {
     "architecture.widths": "[16, 16]",
@@ -38,7 +38,7 @@ def command_line(*arguments: str, **changed: str) -> list[str]:
 
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[bytes]:
-    program = "import sys; from diffvqa.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = "import sys; from diffvqa.pipeline._cli import main; sys.exit(main(sys.argv[1:]))"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen([sys.executable, "-c", program, *arguments], env=environment)
 

@@ -20,14 +20,14 @@ from label_material import (
     write_mat_73,
 )
 
+from diffvqa.pipeline._errors import DatasetError
+from diffvqa.pipeline._manifest import Label
 from diffvqa.pipeline.datasets import RECIPES
-from diffvqa.pipeline.datasets.konvid_1k import DATASET as KONVID_1K
-from diffvqa.pipeline.datasets.lsvq import WHOLE as LSVQ
-from diffvqa.pipeline.datasets.published import PublishedDataset
-from diffvqa.pipeline.errors import DatasetError
-from diffvqa.pipeline.manifest import Label
-from diffvqa.stages.splits import make_splits
-from diffvqa.stages.train_recipe import TrainRecipe
+from diffvqa.pipeline.datasets._konvid_1k import DATASET as KONVID_1K
+from diffvqa.pipeline.datasets._lsvq import WHOLE as LSVQ
+from diffvqa.pipeline.datasets._published import PublishedDataset
+from diffvqa.stages._splits import make_splits
+from diffvqa.stages._train_recipe import TrainRecipe
 
 RELEASES = {
     "plain": "{}.mp4",

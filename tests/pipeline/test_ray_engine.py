@@ -21,16 +21,16 @@ from cache_material import digests, fill, usable
 from conftest import MakeClip
 from engine_material import SHARD_VIDEOS, VIDEOS, extract_stub, processes_in, published
 
-from diffvqa.cache.errors import OutputError
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.verify import verify
-from diffvqa.pipeline.config import Settings, resolve_settings
-from diffvqa.pipeline.engines.local import LocalDecoding
-from diffvqa.pipeline.engines.ray_engine import ClusterOptions, RayEngine
-from diffvqa.pipeline.errors import ClusterError
-from diffvqa.pipeline.extract import extract
-from diffvqa.pipeline.manifest import Manifest, ManifestRow, write_manifest
-from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.cache._errors import OutputError
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._verify import verify
+from diffvqa.pipeline._config import Settings, resolve_settings
+from diffvqa.pipeline._engines.local import LocalDecoding
+from diffvqa.pipeline._engines.ray_engine import ClusterOptions, RayEngine
+from diffvqa.pipeline._errors import ClusterError
+from diffvqa.pipeline._extract import extract
+from diffvqa.pipeline._manifest import Manifest, ManifestRow, write_manifest
+from diffvqa.stages._extract_recipe import ExtractRecipe
 
 ray = pytest.importorskip("ray")
 
@@ -180,9 +180,9 @@ DRIVER = """
 import json, sys
 from pathlib import Path
 from engine_material import extract_stub
-from diffvqa.pipeline.engines.local import LocalDecoding
-from diffvqa.pipeline.engines.ray_engine import ClusterOptions, RayEngine
-from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.pipeline._engines.local import LocalDecoding
+from diffvqa.pipeline._engines.ray_engine import ClusterOptions, RayEngine
+from diffvqa.stages._extract_recipe import ExtractRecipe
 
 location, address, log, videos = sys.argv[1:]
 names = [f"video {number:03d}" for number in range(int(videos))]

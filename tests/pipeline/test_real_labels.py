@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from label_material import groups, prepare, scores, touch
 
-from diffvqa.pipeline.datasets.label_table import read_label_table
+from diffvqa.pipeline.datasets._label_table import read_label_table
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 LABELS = SHARED / "labels"

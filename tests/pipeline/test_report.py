@@ -13,10 +13,10 @@ import pytest
 from report_material import HOSTILE, write_reported
 from stage_two_material import make_material, write_dataset
 
-from diffvqa.pipeline.cli import main
-from diffvqa.pipeline.report.monotonicity import severity_steps
-from diffvqa.pipeline.report.svg import Axis, Chart
-from diffvqa.stages.metrics import correlation_metrics, fitted_curve, fitted_predictions
+from diffvqa.pipeline._cli import main
+from diffvqa.pipeline._report.monotonicity import severity_steps
+from diffvqa.pipeline._report.svg import Axis, Chart
+from diffvqa.stages._metrics import correlation_metrics, fitted_curve, fitted_predictions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

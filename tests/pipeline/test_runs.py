@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from diffvqa.pipeline.errors import DatasetError
-from diffvqa.pipeline.runs import DatasetRun, trained_models
+from diffvqa.pipeline._errors import DatasetError
+from diffvqa.pipeline._runs import DatasetRun, trained_models
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "-x"])

@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.pipeline.cli import main
-from diffvqa.pipeline.config import Runtime
-from diffvqa.pipeline.score_inputs import videos_of
-from diffvqa.pipeline.score_output import RowFormat
-from diffvqa.pipeline.scorer import ScoredVideo, Scorer
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.pipeline._cli import main
+from diffvqa.pipeline._config import Runtime
+from diffvqa.pipeline._score_inputs import videos_of
+from diffvqa.pipeline._score_output import RowFormat
+from diffvqa.pipeline._scorer import ScoredVideo, Scorer
 
 UNREADABLE = "unreadable"
 REASONS = {
@@ -111,7 +111,7 @@ def test_killed_at_half_and_gone_on_with_the_file_is_the_same(
 ) -> None:
     out = tmp_path / "scores.csv"
     arguments = ["score", str(fifty), "--out", str(out), "--timeline", "--runs", str(trained), *SAME_BITS]
-    program = "import sys; from diffvqa.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = "import sys; from diffvqa.pipeline._cli import main; sys.exit(main(sys.argv[1:]))"
     running = subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.DEVNULL)
     try:
         while not out.exists() or out.read_bytes().count(b"\n") < 26:
@@ -301,7 +301,7 @@ def test_features_are_kept_and_used_again(
     def refuse(*_: Any) -> Any:
         raise AssertionError("it was decoded again")
 
-    monkeypatch.setattr("diffvqa.stages.decode_pool.DecodePool._decode_one", refuse)
+    monkeypatch.setattr("diffvqa.stages._decode_pool.DecodePool._decode_one", refuse)
     assert score(trained, *given, "--cache", cache, "--out", tmp_path / "second.csv", "--timeline") == 0
     for suffix in (".csv", ".timeline.csv"):
         texts = {(tmp_path / f"{name}{suffix}").read_text() for name in ("first", "plain", "second")}
@@ -353,7 +353,7 @@ def test_an_interruption_says_how_to_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffvqa.pipeline.scorer.extract_units", interrupted)
+    monkeypatch.setattr("diffvqa.pipeline._scorer.extract_units", interrupted)
     assert score(trained, videos / "20", "--out", tmp_path / "scores.csv") == 130
     assert capsys.readouterr().err.strip().endswith("diffvqa: interrupted. Add --resume to go on.")
 
@@ -364,7 +364,7 @@ def test_a_fault_while_scoring_is_not_blamed_on_the_output(
     def out_of_files(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("diffvqa.pipeline.scorer.extract_units", out_of_files)
+    monkeypatch.setattr("diffvqa.pipeline._scorer.extract_units", out_of_files)
     assert score(trained, videos / "20", "--out", tmp_path / "scores.csv") == 1
     assert "scores.csv" not in capsys.readouterr().err
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from stage_two_material import RECIPE, Material, make_material, write_dataset
 
-from diffvqa.pipeline.cli import main
-from diffvqa.stages.fitting import fit_regressor
-from diffvqa.stages.metrics import correlation_metrics, median_metrics
-from diffvqa.stages.regressor_folder import load_regressors
-from diffvqa.stages.splits_file import read_splits
+from diffvqa.pipeline._cli import main
+from diffvqa.stages._fitting import fit_regressor
+from diffvqa.stages._metrics import correlation_metrics, median_metrics
+from diffvqa.stages._regressor_folder import load_regressors
+from diffvqa.stages._splits_file import read_splits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -87,7 +87,7 @@ def test_an_interrupted_training_is_gone_on_from(
     write_dataset(tmp_path, "set", make_material(24, frames=2))
     assert train(tmp_path, "set", "--splits", "2", "--epochs", "4") == 0
     expected = {path.name: path.read_bytes() for path in (tmp_path / "set/model").glob("*.safetensors")}
-    monkeypatch.setattr("diffvqa.stages.training.fit_regressor", fit_one_alone)
+    monkeypatch.setattr("diffvqa.stages._training.fit_regressor", fit_one_alone)
     assert train(tmp_path, "set", "--splits", "2", "--epochs", "4") == 130
     assert "Run the same command again to go on" in capsys.readouterr().err
     assert (tmp_path / "set/training/split-0.safetensors").is_file()

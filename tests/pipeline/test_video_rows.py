@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import MakeClip
 
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.cache.schema import VideoRow
-from diffvqa.pipeline.cli import main
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.cache._schema import VideoRow
+from diffvqa.pipeline._cli import main
 
 SMALL = ("extract.view_size=32", "extract.crops=1", "extract.grid=4", "runtime.workers=1")
 

@@ -9,7 +9,7 @@ import pytest
 
 ASK_FOR_WHAT_IS_NOT_THERE = """
 import os, sys
-from diffvqa.pipeline.cli import main
+from diffvqa.pipeline._cli import main
 assert main(sys.argv[1:]) == 2
 print(os.environ["OMP_WAIT_POLICY"])
 """

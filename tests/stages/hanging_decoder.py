@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffvqa.stages.decoding import DecodedVideo, VideoSource
+    from diffvqa.stages._decoding import DecodedVideo, VideoSource
 
 
 def decode(source: VideoSource, _: object) -> DecodedVideo:

@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 
-from diffvqa.stages.decoding import DecodedVideo, VideoSource
-from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.failures import FailureReason, VideoUnusableError
+from diffvqa.stages._decoding import DecodedVideo, VideoSource
+from diffvqa.stages._extract_recipe import ExtractRecipe
+from diffvqa.stages._failures import FailureReason, VideoUnusableError
 
 
 def decode(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffvqa.stages.scan.inputs import ConvInputs, ScanInputs
+from diffvqa.stages._scan.inputs import ConvInputs, ScanInputs
 
 Scan = Callable[[ScanInputs], Tensor]
 Convolution = Callable[[ConvInputs], Tensor]

@@ -7,13 +7,13 @@ import pytest
 import torch
 from extraction_material import CPU, SimpleBackbone
 
-from diffvqa.stages.backbones.combined import CombinedBackbone, NamedBackbone
-from diffvqa.stages.backbones.interface import level_slices
-from diffvqa.stages.backbones.placement import Placement
-from diffvqa.stages.backbones.registry import load_backbone
-from diffvqa.stages.errors import BackboneError, ModelFolderError
-from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.view_extractor import ViewExtractor
+from diffvqa.stages._backbones.combined import CombinedBackbone, NamedBackbone
+from diffvqa.stages._backbones.interface import level_slices
+from diffvqa.stages._backbones.placement import Placement
+from diffvqa.stages._backbones.registry import load_backbone
+from diffvqa.stages._errors import BackboneError, ModelFolderError
+from diffvqa.stages._extract_recipe import ExtractRecipe
+from diffvqa.stages._view_extractor import ViewExtractor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

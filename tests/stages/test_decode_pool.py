@@ -16,10 +16,10 @@ import psutil
 import pytest
 from conftest import MakeClip
 
-from diffvqa.stages.decode_pool import DecodePool
-from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource, in_one_line
-from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.failures import FailureReason
+from diffvqa.stages._decode_pool import DecodePool
+from diffvqa.stages._decoding import DecodedVideo, FailedVideo, VideoSource, in_one_line
+from diffvqa.stages._extract_recipe import ExtractRecipe
+from diffvqa.stages._failures import FailureReason
 
 RECIPE = ExtractRecipe(frames=3, view_size=16, crops=2)
 
@@ -139,9 +139,9 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     program = """
 import sys, misbehaving_decoders
 from pathlib import Path
-from diffvqa.stages.decode_pool import DecodePool
-from diffvqa.stages.decoding import VideoSource
-from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.stages._decode_pool import DecodePool
+from diffvqa.stages._decoding import VideoSource
+from diffvqa.stages._extract_recipe import ExtractRecipe
 if __name__ == "__main__":
     pool = DecodePool(ExtractRecipe(view_size=16), workers=1, timeout=600, decode=misbehaving_decoders.decode)
     with pool:

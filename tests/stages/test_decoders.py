@@ -12,14 +12,14 @@ from conftest import MakeClip
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from diffvqa.pipeline.ffmpeg import find_ffmpeg
-from diffvqa.stages.decoders.decord_reader import DecordReader
-from diffvqa.stages.decoders.orientation import Orientation, orientation_of
-from diffvqa.stages.decoders.pyav_reader import PyAVReader
-from diffvqa.stages.decoders.reader import DecoderUnfitError, FrameReader
-from diffvqa.stages.decoders.video_index import VideoIndex, index_video
-from diffvqa.stages.decoding import VideoSource, decode_video
-from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.pipeline._ffmpeg import find_ffmpeg
+from diffvqa.stages._decoders.decord_reader import DecordReader
+from diffvqa.stages._decoders.orientation import Orientation, orientation_of
+from diffvqa.stages._decoders.pyav_reader import PyAVReader
+from diffvqa.stages._decoders.reader import DecoderUnfitError, FrameReader
+from diffvqa.stages._decoders.video_index import VideoIndex, index_video
+from diffvqa.stages._decoding import VideoSource, decode_video
+from diffvqa.stages._extract_recipe import ExtractRecipe
 
 SHARED = Path(__file__).parents[3] / "shared/data/decode"
 Frame = NDArray[np.uint8]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from training_material import synthetic_picture
 
-from diffvqa.stages.denoiser_training.degradations import DEGRADATIONS, degrade_at_random
-from diffvqa.stages.picture_metrics import peak_signal_to_noise_ratio
+from diffvqa.stages._denoiser_training.degradations import DEGRADATIONS, degrade_at_random
+from diffvqa.stages._picture_metrics import peak_signal_to_noise_ratio
 
 PICTURE = synthetic_picture(3, side=97)
 

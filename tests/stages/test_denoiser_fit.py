@@ -9,13 +9,13 @@ import pytest
 import torch
 from training_material import TINY, TINY_FIT, synthetic_pictures
 
-from diffvqa.stages.denoiser_training.architecture import build_untrained
-from diffvqa.stages.denoiser_training.fit import FitRuntime, fit_denoiser
-from diffvqa.stages.denoiser_training.journal import CHECKPOINT_FILE, LOSSES_FILE, FitJournal, FitRow, read_losses
-from diffvqa.stages.denoiser_training.objective import controller_denoising, timestep_weights, unet_denoising
-from diffvqa.stages.denoiser_training.recipe import FitRecipe
-from diffvqa.stages.diffusion.model import DiffusionModel
-from diffvqa.stages.errors import TrainingDataError, TrainingStateError
+from diffvqa.stages._denoiser_training.architecture import build_untrained
+from diffvqa.stages._denoiser_training.fit import FitRuntime, fit_denoiser
+from diffvqa.stages._denoiser_training.journal import CHECKPOINT_FILE, LOSSES_FILE, FitJournal, FitRow, read_losses
+from diffvqa.stages._denoiser_training.objective import controller_denoising, timestep_weights, unet_denoising
+from diffvqa.stages._denoiser_training.recipe import FitRecipe
+from diffvqa.stages._diffusion.model import DiffusionModel
+from diffvqa.stages._errors import TrainingDataError, TrainingStateError
 
 CPU = torch.device("cpu")
 PICTURES = synthetic_pictures()

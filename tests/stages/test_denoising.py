@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from diffvqa.stages.diffusion.denoising import denoise, denoising_timesteps, noise_generators, noised_start
-from diffvqa.stages.diffusion.model import DiffusionModel
-from diffvqa.stages.diffusion.model_folder import load_model_folder
+from diffvqa.stages._diffusion.denoising import denoise, denoising_timesteps, noise_generators, noised_start
+from diffvqa.stages._diffusion.model import DiffusionModel
+from diffvqa.stages._diffusion.model_folder import load_model_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,16 +8,16 @@ import torch
 from benchmarks.stable_diffusion_material import NARROW_2, write_stable_diffusion
 from numpy.typing import NDArray
 
-from diffvqa.stages.backbones.interface import level_slices
-from diffvqa.stages.backbones.placement import Placement
-from diffvqa.stages.backbones.pooling import pool_to_grid
-from diffvqa.stages.backbones.registry import load_backbone
-from diffvqa.stages.diffusion.autoencoder import to_model_range
-from diffvqa.stages.diffusion.denoising import denoise, noise_generators
-from diffvqa.stages.diffusion.model_folder import load_model_folder
-from diffvqa.stages.errors import BackboneError, ModelFolderError
-from diffvqa.stages.extract_recipe import ExtractRecipe, Precision
-from diffvqa.stages.view_extractor import ViewExtractor
+from diffvqa.stages._backbones.interface import level_slices
+from diffvqa.stages._backbones.placement import Placement
+from diffvqa.stages._backbones.pooling import pool_to_grid
+from diffvqa.stages._backbones.registry import load_backbone
+from diffvqa.stages._diffusion.autoencoder import to_model_range
+from diffvqa.stages._diffusion.denoising import denoise, noise_generators
+from diffvqa.stages._diffusion.model_folder import load_model_folder
+from diffvqa.stages._errors import BackboneError, ModelFolderError
+from diffvqa.stages._extract_recipe import ExtractRecipe, Precision
+from diffvqa.stages._view_extractor import ViewExtractor
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from diffvqa.stages.denoiser_training.architecture import build_untrained
-from diffvqa.stages.denoiser_training.recipe import Architecture
-from diffvqa.stages.diffusion.autoencoder import PixelUnshuffleAutoencoder, to_model_range
-from diffvqa.stages.diffusion.controller import Controller
-from diffvqa.stages.diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
-from diffvqa.stages.errors import ModelFolderError
+from diffvqa.stages._denoiser_training.architecture import build_untrained
+from diffvqa.stages._denoiser_training.recipe import Architecture
+from diffvqa.stages._diffusion.autoencoder import PixelUnshuffleAutoencoder, to_model_range
+from diffvqa.stages._diffusion.controller import Controller
+from diffvqa.stages._diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
+from diffvqa.stages._errors import ModelFolderError
 
 TINY = Architecture(widths=(16, 16, 16))
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from diffvqa.stages.backbones import efficientnet
-from diffvqa.stages.backbones.efficientnet import EfficientNetBackbone
-from diffvqa.stages.backbones.efficientnet_lite import EfficientNetLite0, normalised
-from diffvqa.stages.backbones.interface import level_slices
-from diffvqa.stages.backbones.placement import Placement
-from diffvqa.stages.backbones.registry import load_backbone
-from diffvqa.stages.errors import BackboneError
-from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.stages._backbones import efficientnet
+from diffvqa.stages._backbones.efficientnet import EfficientNetBackbone
+from diffvqa.stages._backbones.efficientnet_lite import EfficientNetLite0, normalised
+from diffvqa.stages._backbones.interface import level_slices
+from diffvqa.stages._backbones.placement import Placement
+from diffvqa.stages._backbones.registry import load_backbone
+from diffvqa.stages._errors import BackboneError
+from diffvqa.stages._extract_recipe import ExtractRecipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

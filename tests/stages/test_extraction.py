@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffvqa.stages.backbones.interface import ViewFeatures
-from diffvqa.stages.backbones.placement import Placement
-from diffvqa.stages.backbones.registry import load_backbone
-from diffvqa.stages.decode_pool import DecodePool
-from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource
-from diffvqa.stages.diffusion.model_folder import load_model_folder
-from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.extraction import array_specs, extract_units, extraction_fingerprint
-from diffvqa.stages.failures import FailureReason
-from diffvqa.stages.view_batches import ExtractedVideo
-from diffvqa.stages.view_extractor import ViewExtractor
+from diffvqa.stages._backbones.interface import ViewFeatures
+from diffvqa.stages._backbones.placement import Placement
+from diffvqa.stages._backbones.registry import load_backbone
+from diffvqa.stages._decode_pool import DecodePool
+from diffvqa.stages._decoding import DecodedVideo, FailedVideo, VideoSource
+from diffvqa.stages._diffusion.model_folder import load_model_folder
+from diffvqa.stages._extract_recipe import ExtractRecipe
+from diffvqa.stages._extraction import array_specs, extract_units, extraction_fingerprint
+from diffvqa.stages._failures import FailureReason
+from diffvqa.stages._view_batches import ExtractedVideo
+from diffvqa.stages._view_extractor import ViewExtractor
 
 RECIPE = ExtractRecipe(frames=2, view_size=32, crops=2, grid=4)
 PLAIN = ExtractRecipe(frames=3, view_size=16, crops=2, grid=1)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffvqa.stages.frames import FrameTimes, sample_slots
+from diffvqa.stages._frames import FrameTimes, sample_slots
 
 DURATIONS = st.lists(st.floats(0.001, 2.0), min_size=1, max_size=60)
 

@@ -15,12 +15,12 @@ import pytest
 from conftest import MakeClip
 from numpy.typing import NDArray
 
-from diffvqa.pipeline.ffmpeg import find_ffmpeg
-from diffvqa.stages.decode_pool import DecodePool
-from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource, decode_video
-from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.failures import FailureReason, VideoUnusableError
-from diffvqa.stages.views import resize_view
+from diffvqa.pipeline._ffmpeg import find_ffmpeg
+from diffvqa.stages._decode_pool import DecodePool
+from diffvqa.stages._decoding import DecodedVideo, FailedVideo, VideoSource, decode_video
+from diffvqa.stages._extract_recipe import ExtractRecipe
+from diffvqa.stages._failures import FailureReason, VideoUnusableError
+from diffvqa.stages._views import resize_view
 
 SHARED = Path(__file__).parents[3] / "shared/data/decode"
 RECIPE = ExtractRecipe(frames=8, view_size=32, crops=2)

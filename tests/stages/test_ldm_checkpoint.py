@@ -13,10 +13,10 @@ from benchmarks.stable_diffusion_material import NARROW_1, NARROW_2, Shape, buil
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffvqa.stages.diffusion.controller import Controller
-from diffvqa.stages.diffusion.ldm_base import convert_whole_model
-from diffvqa.stages.diffusion.ldm_checkpoint import convert_controller, open_checkpoint
-from diffvqa.stages.errors import CheckpointError, ModelFolderError
+from diffvqa.stages._diffusion.controller import Controller
+from diffvqa.stages._diffusion.ldm_base import convert_whole_model
+from diffvqa.stages._diffusion.ldm_checkpoint import convert_controller, open_checkpoint
+from diffvqa.stages._errors import CheckpointError, ModelFolderError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

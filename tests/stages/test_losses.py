@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from diffvqa.stages.losses import plcc_loss, quality_loss, rank_loss
+from diffvqa.stages._losses import plcc_loss, quality_loss, rank_loss
 
 scores = hnp.arrays(np.float64, st.integers(3, 12), elements=st.integers(-20, 20).map(float), unique=True)
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffvqa.stages.mamba import BidirectionalMamba, BidirectionalMixer, MambaBlock
-from diffvqa.stages.scan.selective_scan import ScanChoice, ScanPath
+from diffvqa.stages._mamba import BidirectionalMamba, BidirectionalMixer, MambaBlock
+from diffvqa.stages._scan.selective_scan import ScanChoice, ScanPath
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

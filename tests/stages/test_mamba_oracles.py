@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers.models.mamba.configuration_mamba import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
-from diffvqa.stages.mamba import BidirectionalMixer, MambaBlock
-from diffvqa.stages.scan.selective_scan import ScanChoice, ScanPath
+from diffvqa.stages._mamba import BidirectionalMixer, MambaBlock
+from diffvqa.stages._scan.selective_scan import ScanChoice, ScanPath
 
 # Forwards and gradients in float32, relative to the largest value.
 TOLERANCE = 2e-5

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from diffvqa.stages.metrics import (
+from diffvqa.stages._metrics import (
     Metrics,
     correlation_metrics,
     logistic,

@@ -12,10 +12,10 @@ import psutil
 import pytest
 from conftest import MakeClip
 
-from diffvqa.stages.decode_pool import DecodePool
-from diffvqa.stages.decoding import DecodedVideo, FailedVideo, VideoSource
-from diffvqa.stages.extract_recipe import ExtractRecipe
-from diffvqa.stages.failures import FailureReason
+from diffvqa.stages._decode_pool import DecodePool
+from diffvqa.stages._decoding import DecodedVideo, FailedVideo, VideoSource
+from diffvqa.stages._extract_recipe import ExtractRecipe
+from diffvqa.stages._failures import FailureReason
 
 VIDEOS = 2000
 SMALL = ("-frames:v", "16", "-vf", "scale=64:48", "-g", "6")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from training_material import synthetic_picture
 
-from diffvqa.stages.denoiser_training.degradations import DEGRADATIONS
-from diffvqa.stages.picture_metrics import peak_signal_to_noise_ratio, structural_similarity
-from diffvqa.stages.side_by_side import error_map, picture_grid
+from diffvqa.stages._denoiser_training.degradations import DEGRADATIONS
+from diffvqa.stages._picture_metrics import peak_signal_to_noise_ratio, structural_similarity
+from diffvqa.stages._side_by_side import error_map, picture_grid
 
 REFERENCE = synthetic_picture(1, side=64)
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.pipeline.config import resolve_settings
-from diffvqa.pipeline.extract import extract
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.pipeline._config import resolve_settings
+from diffvqa.pipeline._extract import extract
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared/data/photos"
 

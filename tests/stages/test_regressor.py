@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffvqa.stages.dff import DiffusionFeatureFusion
-from diffvqa.stages.errors import TrainingDataError
-from diffvqa.stages.fff import FrameFeatureFusion
-from diffvqa.stages.quality_head import QualityHead
-from diffvqa.stages.regressor import Prediction, Regressor
-from diffvqa.stages.tcab import TemporalCoherenceAugmentation
-from diffvqa.stages.tdm import TemporalDifference
-from diffvqa.stages.train_recipe import TrainRecipe, ablations
-from diffvqa.stages.training_data import BranchInput, BranchMoments, BranchShape, VideoBatch
+from diffvqa.stages._dff import DiffusionFeatureFusion
+from diffvqa.stages._errors import TrainingDataError
+from diffvqa.stages._fff import FrameFeatureFusion
+from diffvqa.stages._quality_head import QualityHead
+from diffvqa.stages._regressor import Prediction, Regressor
+from diffvqa.stages._tcab import TemporalCoherenceAugmentation
+from diffvqa.stages._tdm import TemporalDifference
+from diffvqa.stages._train_recipe import TrainRecipe, ablations
+from diffvqa.stages._training_data import BranchInput, BranchMoments, BranchShape, VideoBatch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

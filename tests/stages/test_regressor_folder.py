@@ -14,13 +14,13 @@ from stage_two_material import RECIPE as SMALL
 from stage_two_material import make_features, make_material
 from tensorboardX.proto.event_pb2 import Event
 
-from diffvqa.cache.errors import OutputError
-from diffvqa.stages import regressor_folder
-from diffvqa.stages.errors import RegressorFolderError
-from diffvqa.stages.prediction import predict
-from diffvqa.stages.regressor_folder import load_regressors, read_test_predictions, save_regressors
-from diffvqa.stages.splits_file import read_splits
-from diffvqa.stages.training import CrossValidation, train_all
+from diffvqa.cache._errors import OutputError
+from diffvqa.stages import _regressor_folder as regressor_folder
+from diffvqa.stages._errors import RegressorFolderError
+from diffvqa.stages._prediction import predict
+from diffvqa.stages._regressor_folder import load_regressors, read_test_predictions, save_regressors
+from diffvqa.stages._splits_file import read_splits
+from diffvqa.stages._training import CrossValidation, train_all
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

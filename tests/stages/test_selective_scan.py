@@ -29,9 +29,9 @@ from scan_material import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffvqa.stages.scan import cpu, cuda, reference, selective_scan
-from diffvqa.stages.scan.inputs import ConvInputs
-from diffvqa.stages.scan.selective_scan import ScanChoice, ScanPath, choose_scan
+from diffvqa.stages._scan import cpu, cuda, reference, selective_scan
+from diffvqa.stages._scan.inputs import ConvInputs
+from diffvqa.stages._scan.selective_scan import ScanChoice, ScanPath, choose_scan
 
 FLOAT32_TOLERANCE = 2e-5
 BFLOAT16_TOLERANCE = 2e-2
@@ -274,7 +274,7 @@ def test_several_threads_may_scan_at_once() -> None:
 
 _FORKED = """
 import multiprocessing, sys, torch
-from diffvqa.stages.scan import cpu
+from diffvqa.stages._scan import cpu
 from scan_material import scan_inputs
 
 def scan(seed):
@@ -333,7 +333,7 @@ def test_without_numba_plain_pytorch_takes_over_and_says_so(missing: str, monkey
 
 def test_with_numba_switched_off_plain_pytorch_takes_over_and_says_so() -> None:
     code = (
-        "import torch; from diffvqa.stages.scan.selective_scan import choose_scan\n"
+        "import torch; from diffvqa.stages._scan.selective_scan import choose_scan\n"
         "print(choose_scan(torch.device('cpu')))"
     )
     done = subprocess.run(
@@ -346,7 +346,7 @@ def test_with_numba_switched_off_plain_pytorch_takes_over_and_says_so() -> None:
 def test_a_compiler_that_fails_lets_plain_pytorch_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core.errors import TypingError
 
-    from diffvqa.stages.scan import compilation
+    from diffvqa.stages._scan import compilation
 
     def fail(*_: object) -> None:
         raise TypingError("no such machine")
@@ -361,7 +361,7 @@ def test_a_compiler_that_fails_lets_plain_pytorch_take_over(monkeypatch: pytest.
 
 
 def test_without_a_folder_for_the_cache_the_kernels_are_compiled_all_the_same() -> None:
-    from diffvqa.stages.scan import compilation
+    from diffvqa.stages._scan import compilation
 
     class Kernel:
         compiled = False

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from diffvqa.stages.errors import TrainingDataError
-from diffvqa.stages.splits import Part, Split, make_splits
-from diffvqa.stages.train_recipe import TrainRecipe
+from diffvqa.stages._errors import TrainingDataError
+from diffvqa.stages._splits import Part, Split, make_splits
+from diffvqa.stages._train_recipe import TrainRecipe
 
 grouped_videos = st.dictionaries(
     st.text("abcdefgh/.", min_size=1, max_size=6), st.sampled_from([f"scene {n}" for n in range(8)]), min_size=3

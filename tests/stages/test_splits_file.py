@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffvqa.stages.errors import TrainingDataError
-from diffvqa.stages.splits import Split, make_splits
-from diffvqa.stages.splits_file import SplitsFile, read_splits, write_splits
-from diffvqa.stages.train_recipe import TrainRecipe
+from diffvqa.stages._errors import TrainingDataError
+from diffvqa.stages._splits import Split, make_splits
+from diffvqa.stages._splits_file import SplitsFile, read_splits, write_splits
+from diffvqa.stages._train_recipe import TrainRecipe
 
 TABLE = "video_id,one,two\r\na,train,\r\nb,validation,train\r\nc,test,validation\r\nd,,test\r\ne,,\r\n"
 IDS = st.text(

@@ -24,20 +24,20 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from diffvqa.stages.backbones.placement import Placement
-from diffvqa.stages.backbones.registry import load_backbone
-from diffvqa.stages.diffusion import hub
-from diffvqa.stages.diffusion.denoising import denoise, denoising_timesteps, noise_generators
-from diffvqa.stages.diffusion.model import DiffusionModel
-from diffvqa.stages.diffusion.model_folder import (
+from diffvqa.stages._backbones.placement import Placement
+from diffvqa.stages._backbones.registry import load_backbone
+from diffvqa.stages._diffusion import hub
+from diffvqa.stages._diffusion.denoising import denoise, denoising_timesteps, noise_generators
+from diffvqa.stages._diffusion.model import DiffusionModel
+from diffvqa.stages._diffusion.model_folder import (
     hash_model_folder,
     load_model_folder,
     locate_model_folder,
     save_adapted,
 )
-from diffvqa.stages.diffusion.schedule import load_schedule
-from diffvqa.stages.errors import ModelFolderError
-from diffvqa.stages.extract_recipe import ExtractRecipe
+from diffvqa.stages._diffusion.schedule import load_schedule
+from diffvqa.stages._errors import ModelFolderError
+from diffvqa.stages._extract_recipe import ExtractRecipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -165,8 +165,8 @@ def test_a_hub_snapshot_is_left_as_it_is(
 def test_a_folder_that_cannot_be_written_to_is_used_all_the_same(
     base: Path, copy_of: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffvqa.cache.errors import OutputError
-    from diffvqa.stages.diffusion import null_prompt
+    from diffvqa.cache._errors import OutputError
+    from diffvqa.stages._diffusion import null_prompt
 
     folder = copy_of(base)
     (folder / "null_prompt.safetensors").unlink(missing_ok=True)

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from stage_two_material import RECIPE, Material, make_features, make_material, make_ordered
 
-from diffvqa.stages.errors import RegressorFolderError, TrainingDataError
-from diffvqa.stages.fit_state import EpochRecord
-from diffvqa.stages.metrics import correlation_metrics, spearman_correlation
-from diffvqa.stages.prediction import predict
-from diffvqa.stages.splits import Split
-from diffvqa.stages.train_recipe import TrainRecipe, ablations
-from diffvqa.stages.training import (
+from diffvqa.stages._errors import RegressorFolderError, TrainingDataError
+from diffvqa.stages._fit_state import EpochRecord
+from diffvqa.stages._metrics import correlation_metrics, spearman_correlation
+from diffvqa.stages._prediction import predict
+from diffvqa.stages._splits import Split
+from diffvqa.stages._train_recipe import TrainRecipe, ablations
+from diffvqa.stages._training import (
     CrossValidation,
     TrainedSplit,
     TrainingSetup,
@@ -27,9 +27,9 @@ from diffvqa.stages.training import (
     train_all,
     training_part,
 )
-from diffvqa.stages.training_data import VideoSample
-from diffvqa.stages.training_journal import TrainingJournal
-from diffvqa.stages.video_store import VideoStore
+from diffvqa.stages._training_data import VideoSample
+from diffvqa.stages._training_journal import TrainingJournal
+from diffvqa.stages._video_store import VideoStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

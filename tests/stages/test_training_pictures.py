@@ -9,16 +9,16 @@ from benchmarks.stable_diffusion_material import NARROW_2, write_stable_diffusio
 from PIL import Image
 from training_material import TINY_FIT, synthetic_picture, synthetic_pictures, write_photos
 
-from diffvqa.pipeline.denoiser_fit import resolve_recipe
-from diffvqa.stages.denoiser_training.architecture import build_untrained
-from diffvqa.stages.denoiser_training.crops import CropSampler, scaled_crop
-from diffvqa.stages.denoiser_training.fit import FitRuntime, fit_denoiser
-from diffvqa.stages.denoiser_training.journal import FitJournal, read_losses
-from diffvqa.stages.denoiser_training.objective import Denoising, controller_denoising, unet_denoising
-from diffvqa.stages.denoiser_training.pictures import Decoding, PictureSource, held_out_of, load_pictures
-from diffvqa.stages.denoiser_training.recipe import FitRecipe
-from diffvqa.stages.diffusion.model_folder import load_model_folder
-from diffvqa.stages.errors import TrainingDataError
+from diffvqa.pipeline._denoiser_fit import resolve_recipe
+from diffvqa.stages._denoiser_training.architecture import build_untrained
+from diffvqa.stages._denoiser_training.crops import CropSampler, scaled_crop
+from diffvqa.stages._denoiser_training.fit import FitRuntime, fit_denoiser
+from diffvqa.stages._denoiser_training.journal import FitJournal, read_losses
+from diffvqa.stages._denoiser_training.objective import Denoising, controller_denoising, unet_denoising
+from diffvqa.stages._denoiser_training.pictures import Decoding, PictureSource, held_out_of, load_pictures
+from diffvqa.stages._denoiser_training.recipe import FitRecipe
+from diffvqa.stages._diffusion.model_folder import load_model_folder
+from diffvqa.stages._errors import TrainingDataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from extraction_material import CPU, SimpleBackbone
 
-from diffvqa.stages.errors import DeviceMemoryError
-from diffvqa.stages.view_extractor import ViewExtractor
+from diffvqa.stages._errors import DeviceMemoryError
+from diffvqa.stages._view_extractor import ViewExtractor
 
 CPU_WORDS = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"
 VIEWS = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)

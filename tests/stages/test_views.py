@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffvqa.stages.views import crop_views, pad_to_view, place_crops, resize_view
+from diffvqa.stages._views import crop_views, pad_to_view, place_crops, resize_view
 
 SIZE = 16
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from diffvqa.cache.atomic import atomic_write_text
+from diffvqa.cache._atomic import atomic_write_text
 
 from . import __doc__ as description
 from .photographs import list_training_pictures, read_photographs

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffvqa.cache.atomic import atomic_write_text
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.pipeline.config import Settings
-from diffvqa.pipeline.extract import extract
+from diffvqa.cache._atomic import atomic_write_text
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.pipeline._config import Settings
+from diffvqa.pipeline._extract import extract
 
 from .photographs import DATASET
 

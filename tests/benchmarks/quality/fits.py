@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffvqa.pipeline.config import Settings
-from diffvqa.pipeline.stage_two import training_setup
-from diffvqa.stages.regressor_folder import save_regressors
-from diffvqa.stages.training import train_all
-from diffvqa.stages.training_data import FeatureSource
+from diffvqa.pipeline._config import Settings
+from diffvqa.pipeline._stage_two import training_setup
+from diffvqa.stages._regressor_folder import save_regressors
+from diffvqa.stages._training import train_all
+from diffvqa.stages._training_data import FeatureSource
 
 from .features import PhotographFeatures
 from .photographs import DATASET, Photograph, samples_of, split_of

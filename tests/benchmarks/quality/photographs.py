@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffvqa.cache.atomic import atomic_write_text
-from diffvqa.pipeline.manifest import Label, Manifest, ManifestRow, write_manifest
-from diffvqa.stages.splits import Part, Split
-from diffvqa.stages.training_data import VideoSample
+from diffvqa.cache._atomic import atomic_write_text
+from diffvqa.pipeline._manifest import Label, Manifest, ManifestRow, write_manifest
+from diffvqa.stages._splits import Part, Split
+from diffvqa.stages._training_data import VideoSample
 
 DATASET = "photographs"
 _TEST_SHARE, _VALIDATION_SHARE = 0.2, 0.08

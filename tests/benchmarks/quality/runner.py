@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffvqa.cache.atomic import atomic_write_text
-from diffvqa.cache.reader import FeatureCache
-from diffvqa.pipeline.config import Settings, resolve_settings
-from diffvqa.stages.diffusion.controller import Controller
-from diffvqa.stages.diffusion.model_folder import load_model_folder, locate_model_folder
+from diffvqa.cache._atomic import atomic_write_text
+from diffvqa.cache._reader import FeatureCache
+from diffvqa.pipeline._config import Settings, resolve_settings
+from diffvqa.stages._diffusion.controller import Controller
+from diffvqa.stages._diffusion.model_folder import load_model_folder, locate_model_folder
 
 from .brisque import brisque_features
 from .features import PhotographFeatures, VectorFeatures, extracted, seconds_per_photograph

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffvqa.pipeline.config import Runtime
-from diffvqa.pipeline.scorer import Scorer
-from diffvqa.stages.denoiser_training.degradations import DEGRADATIONS
-from diffvqa.stages.metrics import spearman_correlation
-from diffvqa.stages.seeding import derive_seed
+from diffvqa.pipeline._config import Runtime
+from diffvqa.pipeline._scorer import Scorer
+from diffvqa.stages._denoiser_training.degradations import DEGRADATIONS
+from diffvqa.stages._metrics import spearman_correlation
+from diffvqa.stages._seeding import derive_seed
 
 from .photographs import Photograph
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from diffvqa.stages.denoiser_training.degradations import degrade_at_random
+from diffvqa.stages._denoiser_training.degradations import degrade_at_random
 
 _SIDE = 64
 

@@ -10,8 +10,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from diffvqa.stages.bootstrap import bootstrap_intervals
-from diffvqa.stages.metrics import correlation_metrics, spearman_correlation
+from diffvqa.stages._bootstrap import bootstrap_intervals
+from diffvqa.stages._metrics import correlation_metrics, spearman_correlation
 
 from .photographs import Photograph
 from .rows import Row

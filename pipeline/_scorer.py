@@ -1,0 +1,209 @@
+"""Scores of new videos from a trained model: the same features, the regressors of all splits, their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from diffvqa.cache._fingerprint import Fingerprint
+from diffvqa.pipeline._backbone import choose_device, load_backbone
+from diffvqa.pipeline._config import Runtime
+from diffvqa.pipeline._errors import ConfigError
+from diffvqa.pipeline._manifest import Label
+from diffvqa.pipeline._runs import trained_models
+from diffvqa.stages._decode_pool import DecodePool
+from diffvqa.stages._decoding import FailedVideo, VideoSource
+from diffvqa.stages._extract_recipe import ExtractRecipe
+from diffvqa.stages._extraction import extract_units
+from diffvqa.stages._prediction import predict
+from diffvqa.stages._regressor_folder import MODEL_FILE, hash_regressors, load_regressors
+from diffvqa.stages._view_batches import ExtractedVideo
+
+_ONE_SEED_FOR_ALL = ""  # a score depends on the pixels alone: a copy under another name scores the same
+
+
+@dataclass(frozen=True)
+class FrameQuality:
+    """What one sampled frame contributes to a video's score, the mean over the regressors of the splits.
+
+    Attributes:
+        frame: Its index in the file, in presentation order.
+        time: Seconds since the first frame.
+        quality: On the label's scale.
+        weight: In [0, 1]; the weights of a video's frames sum to one.
+    """
+
+    frame: int
+    time: float
+    quality: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class ScoredVideo:
+    """The score of one video, or why there is none.
+
+    Attributes:
+        path: The file.
+        score: On the label's scale; None for a video that failed.
+        score_std: Standard deviation over the regressors of the splits; None for a video that failed.
+        reason: Empty, or the kind of failure.
+        detail: Empty, or the decoder's own words.
+        timeline: Of each sampled frame, in order of time; empty for a video that failed.
+    """
+
+    path: Path
+    score: float | None
+    score_std: float | None
+    reason: str = ""
+    detail: str = ""
+    timeline: tuple[FrameQuality, ...] = ()
+
+
+class Scorer:
+    """A trained model, ready to score: ``Scorer("demo")("clip.mp4").score``.
+
+    The networks are loaded once; decoding processes start with the first video and stay until :meth:`close`, the end
+    of a ``with`` block or the end of the program.
+
+    Args:
+        model: Name of a data set with a trained model, or the model's folder; None for the only one there is.
+        runtime: Where the runs lie, device and workers; the defaults when None.
+        scale: Data set on whose label scale to score, for a model of several; the first when None.
+
+    Attributes:
+        folder: Of the trained model.
+        label: What the scores are.
+        recipe: Of the features, the trained model's own.
+        train_recipe: Of the regressors.
+        fingerprint: Of the features.
+        digest: SHA-256 (hex) of the trained model.
+
+    Raises:
+        ConfigError: There is no such model, or several and none was named; or the device is not there.
+        RegressorFolderError: The folder is damaged, or the model has no such scale.
+        ModelFolderError: The diffusion model it was trained with is not there.
+        FingerprintMismatchError: That diffusion model is another one now.
+    """
+
+    def __init__(
+        self, model: Path | str | None = None, runtime: Runtime | None = None, *, scale: str | None = None
+    ) -> None:
+        self._runtime = runtime = runtime or Runtime()
+        self.folder = locate_trained_model(None if model is None else str(model), runtime.runs)
+        device = choose_device(runtime.device)
+        loaded = load_regressors(self.folder)
+        self._regressors = loaded.calibrated(scale)
+        for each in self._regressors:
+            each.regressor.to(device)
+        label = loaded.labels[scale or next(iter(loaded.labels))]
+        self.label = Label(label["name"], label["note"])
+        self.recipe = ExtractRecipe.model_validate(loaded.extract["recipe"])
+        self.train_recipe = loaded.recipe
+        self.digest = hash_regressors(self.folder)
+        self.backbone = load_backbone(self.recipe, runtime)
+        self.fingerprint = self.backbone.fingerprint
+        trained_on = Fingerprint(loaded.extract["fingerprint"])
+        ways_out = "Put back the diffusion model it was trained with, or train again on features of this one."
+        self.fingerprint.require_equal(trained_on, str(self.folder), ways_out)
+        self._pool: DecodePool | None = None
+        self._held = ExitStack()
+
+    def __call__(self, path: Path | str) -> ScoredVideo:
+        """Return the score of one video, or why it has none."""
+        return next(self.score([path]))
+
+    def score(self, paths: Iterable[Path | str]) -> Iterator[ScoredVideo]:
+        """Yield the score or the failure of each video, in the order given, decoding ahead."""
+        yield from map(self.score_extracted, self.extract(paths))
+
+    def extract(self, paths: Iterable[Path | str]) -> Iterator[ExtractedVideo | FailedVideo]:
+        """Yield the features or the failure of each video, in the order given; its id is its path as given."""
+        sources = (VideoSource(str(path), Path(path), seed_key=_ONE_SEED_FOR_ALL) for path in paths)
+        units = ([source] for source in sources)  # so that a score depends on no other video, to the last bit
+        yield from extract_units(units, self.backbone.extractor, self._opened_pool(), self.recipe)
+
+    def score_extracted(self, result: ExtractedVideo | FailedVideo) -> ScoredVideo:
+        """Return the score of a video whose features :meth:`extract` gave, or why it has none."""
+        if isinstance(result, FailedVideo):
+            return ScoredVideo(result.source.path, None, None, result.reason, result.detail)
+        decoded = result.decoded
+        return self.score_features(
+            decoded.source.path, result.arrays, decoded.frame_indices.tolist(), decoded.timestamps.tolist()
+        )
+
+    def score_features(
+        self, path: Path, arrays: Mapping[str, NDArray[Any]], frames: Sequence[int], times: Sequence[float]
+    ) -> ScoredVideo:
+        """Return the score of a video from its features.
+
+        Args:
+            path: Of the video; not read.
+            arrays: Name such as ``resize/latent`` to array.
+            frames: Of each sampled frame, the index in the file.
+            times: Of each sampled frame, seconds since the first.
+
+        Raises:
+            TrainingDataError: The features are incomplete or not finite.
+            RegressorFolderError: They have other shapes than those the model was trained on.
+        """
+        predicted = predict(self._regressors, arrays)
+        parts = zip(frames, times, predicted.frame_quality.tolist(), predicted.frame_weight.tolist(), strict=True)
+        timeline = tuple(FrameQuality(*part) for part in parts)
+        return ScoredVideo(path, predicted.score, predicted.score_std, timeline=timeline)
+
+    def close(self) -> None:
+        """End the decoding processes; scoring again starts others."""
+        self._held.close()
+        self._pool = None
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _opened_pool(self) -> DecodePool:
+        if self._pool is None:
+            runtime = self._runtime
+            pool = DecodePool(
+                self.recipe, workers=runtime.workers, timeout=runtime.decode_timeout, memory=runtime.decode_memory
+            )
+            self._pool = self._held.enter_context(pool)
+        return self._pool
+
+
+def locate_trained_model(name_or_path: str | None, root: Path) -> Path:
+    """Return the folder of a trained model.
+
+    Args:
+        name_or_path: A data set's name, a model folder, or None for the only one there is.
+        root: The folder of all runs.
+
+    Raises:
+        ConfigError: There is none, or several and none was named.
+    """
+    there = trained_models(root)
+    names = ", ".join(run.name for run in there)
+    if name_or_path is None:
+        if len(there) == 1:
+            return there[0].model
+        if there:
+            raise ConfigError(f"There are several trained models in {root}.", f"Choose one with --model: {names}.")
+        raise ConfigError(f"There is no trained model in {root}.", "Run 'diffvqa train' first, or give --model FOLDER.")
+    for run in there:
+        if run.name == name_or_path:
+            return run.model
+    for folder in (Path(name_or_path), Path(name_or_path) / "model"):
+        if (folder / MODEL_FILE).is_file():
+            return folder
+    known = f"Trained are: {names}." if names else "Run 'diffvqa train' first."
+    raise ConfigError(f"There is no trained model '{name_or_path}'.", known)

@@ -1,0 +1,40 @@
+"""What the verbs that train have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from diffvqa.pipeline._allocator import keep_freed_memory
+from diffvqa.pipeline._backbone import choose_device
+from diffvqa.pipeline._config import Runtime
+from diffvqa.stages._training import TrainingSetup
+from diffvqa.stages._training_journal import TrainingJournal
+
+_GIB = 2**30
+
+
+def training_setup(
+    runtime: Runtime, journal: TrainingJournal | None = None, on_epoch: Callable[[], None] = lambda: None
+) -> TrainingSetup:
+    """Return where a training computes, as the runtime says.
+
+    Args:
+        runtime: Device and memory.
+        journal: Of the training; None to keep nothing.
+        on_epoch: Called after each epoch.
+
+    Raises:
+        ConfigError: The device is not there.
+    """
+    keep_freed_memory()
+    return TrainingSetup(
+        device=choose_device(runtime.device),
+        memory_limit=feature_memory(runtime),
+        journal=journal,
+        on_epoch=lambda _fit, _record: on_epoch(),
+    )
+
+
+def feature_memory(runtime: Runtime) -> int:
+    """Return the bytes of features that may be kept in memory."""
+    return int(runtime.feature_memory * _GIB)

@@ -1,0 +1,104 @@
+"""The recipe ``folder``: every video below a directory, without labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from diffvqa.pipeline._errors import DatasetError
+from diffvqa.pipeline._manifest import Manifest, ManifestRow, MatchReport
+from diffvqa.pipeline.datasets._recipe import OnProgress, PreparedDataset, PrepareRequest, Progress, Recipe
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+        ".y4m",
+    }
+)
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+def find_videos(directory: Path, suffixes: Collection[str] = VIDEO_SUFFIXES, *, hint: str = "") -> list[Path]:
+    """Return every video file in ``directory`` and below, sorted by path.
+
+    A video is known by its suffix, in any case. Hidden files and folders (``.name``) are left out, linked folders are
+    entered.
+
+    Args:
+        directory: Where to look.
+        suffixes: What the names of the files wanted end in, lower-case with the dot.
+        hint: What to do when there is none.
+
+    Raises:
+        DatasetError: There is no such directory, it cannot be read, or it holds no video.
+    """
+    if not directory.is_dir():
+        raise DatasetError(f"{directory} is no directory.", "Give the folder that holds the videos.")
+    videos: list[Path] = []
+    entered: set[Path] = set()
+    for parent, folders, files in os.walk(directory, onerror=_raise_unreadable, followlinks=True):
+        real_parent = Path(parent).resolve()
+        if real_parent in entered:  # a link back up would lead round for ever
+            folders.clear()
+            continue
+        entered.add(real_parent)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        videos += (Path(parent, name) for name in files if _is_wanted(name, suffixes))
+    if not videos:
+        endings = f"They end in one of: {' '.join(sorted(suffixes))}."
+        raise DatasetError(f"{directory} holds no {_kind(suffixes)}.", f"{endings} {hint}".strip())
+    return sorted(videos, key=lambda path: path.relative_to(directory).as_posix())
+
+
+def prepare_folder(request: PrepareRequest, on_progress: OnProgress) -> PreparedDataset:
+    """List the videos of ``request.videos``; each is its own group, its id its path from there, extension and all.
+
+    Raises:
+        DatasetError: No directory was given, or it holds no video.
+    """
+    directory = request.require_videos()
+    videos = find_videos(directory)
+    ids = [video.relative_to(directory).as_posix() for video in videos]
+    rows = tuple(
+        ManifestRow(video_id, str(video), score=None, group=video_id)
+        for video_id, video in zip(ids, videos, strict=True)
+    )
+    on_progress(Progress(len(videos), len(videos), str(directory)))
+    return PreparedDataset(Manifest(request.name, rows), MatchReport(videos_without_label=tuple(ids)))
+
+
+RECIPE = Recipe(
+    name="folder",
+    summary="Every video below a directory, without scores.",
+    needs_videos=True,
+    needs_labels=False,
+    prepare=prepare_folder,
+)
+
+
+def _is_wanted(name: str, suffixes: Collection[str]) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in suffixes
+
+
+def _kind(suffixes: Collection[str]) -> str:
+    return "photograph" if ".jpg" in suffixes else "video"
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise DatasetError(
+        f"{error.filename} cannot be read: {error.strerror or error}.", "Change its permissions, or move it away."
+    ) from error

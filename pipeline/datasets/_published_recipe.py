@@ -1,0 +1,63 @@
+"""The recipe of a published data set: the labels of any of its label files, joined to the videos of any release."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import PurePosixPath
+
+from diffvqa.pipeline._manifest import Label, Manifest, ManifestRow
+from diffvqa.pipeline.datasets._catalogue import VideoCatalogue, match_labels
+from diffvqa.pipeline.datasets._folder import find_videos
+from diffvqa.pipeline.datasets._label_search import find_label_files
+from diffvqa.pipeline.datasets._published import PublishedDataset
+from diffvqa.pipeline.datasets._published_labels import read_published_labels
+from diffvqa.pipeline.datasets._recipe import OnProgress, PreparedDataset, PrepareRequest, Recipe
+
+
+def recipe_of(dataset: PublishedDataset) -> Recipe:
+    """Return the recipe that prepares a published data set."""
+    return Recipe(
+        name=dataset.name,
+        summary=f"{dataset.title}: {'photographs' if dataset.pictures else 'videos'} with MOS.",
+        needs_videos=True,
+        needs_labels=False,
+        prepare=partial(prepare_published, dataset),
+        dataset=dataset,
+    )
+
+
+def prepare_published(dataset: PublishedDataset, request: PrepareRequest, on_progress: OnProgress) -> PreparedDataset:
+    """Join the labels of a published data set to its videos, whatever the release of either.
+
+    The ids are those of ``dataset.identify``, so a video keeps its id, and its side of a random split, whichever
+    release it comes from.
+
+    Raises:
+        DatasetError: No label file is found, it is damaged or of another data set, a label fits several videos, a video
+            has two scores, most scores lie off the scale, or nothing fits at all.
+    """
+    directory = request.require_videos()
+    videos = find_videos(directory, dataset.suffixes, hint=dataset.hint)
+    root = PurePosixPath(directory.resolve().as_posix())
+
+    def name_of(written: str | PurePosixPath) -> str:
+        return dataset.identify(PurePosixPath(written)).casefold()
+
+    catalogue = VideoCatalogue.of(directory, videos, lambda path: [name_of(root / path)])
+    labels = read_published_labels(dataset, find_label_files(dataset, directory, request.labels))
+    matches, report = match_labels(
+        labels.rows,
+        catalogue,
+        name_of=name_of,
+        id_of=lambda written, _found: dataset.identify(PurePosixPath(written)),
+        on_progress=on_progress,
+        hint=dataset.hint,
+    )
+    rows = tuple(
+        ManifestRow(
+            match.video_id, str(match.path), match.label.score, dataset.group(match.video_id), match.label.split
+        )
+        for match in matches
+    )
+    manifest = Manifest(request.name, rows, Label("MOS", labels.note, *dataset.scale))
+    return PreparedDataset(manifest, labels.describe_in(report, dataset, len(matches)))

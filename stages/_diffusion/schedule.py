@@ -1,0 +1,71 @@
+"""The noise schedule of a model folder, whatever sampler the folder names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+from diffvqa.stages._diffusion.weights import read_json
+from diffvqa.stages._errors import ModelFolderError
+
+SCHEDULER_FILE = "scheduler_config.json"
+_TIMESTEPS = 1000
+
+
+def ddpm_schedule(beta_start: float, beta_end: float, beta_schedule: str) -> DDPMScheduler:
+    """Return the DDPM steps over 1000 timesteps that every model is sampled with: the paper's.
+
+    Args:
+        beta_start: First noise variance.
+        beta_end: Last one.
+        beta_schedule: diffusers' name of what lies between; Stable Diffusion's is "scaled_linear".
+    """
+    return DDPMScheduler(
+        num_train_timesteps=_TIMESTEPS,
+        beta_start=beta_start,
+        beta_end=beta_end,
+        beta_schedule=beta_schedule,
+        timestep_spacing="linspace",
+        clip_sample=False,
+        variance_type="fixed_small",
+        prediction_type="epsilon",
+    )
+
+
+def load_schedule(folder: Path) -> DDPMScheduler:
+    """Return the DDPM schedule of a ``scheduler/`` folder; of its sampler (PNDM, DDIM, Euler ...) only the betas count.
+
+    Raises:
+        ModelFolderError: There is no configuration, or it is of a model that is not trained to predict noise over 1000
+            timesteps.
+    """
+    path = folder / SCHEDULER_FILE
+    if not path.is_file():
+        raise ModelFolderError(
+            f"{folder.parent} is no model folder: {folder.name}/{SCHEDULER_FILE} is missing.",
+            "Give a complete model folder.",
+        )
+    config = read_json(path)
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction != "epsilon":
+        raise ModelFolderError(
+            f"{folder}: the model's prediction type is '{prediction}'; only 'epsilon' is supported.",
+            "Use an epsilon-prediction model: of Stable Diffusion 2.1 the 512-pixel 'base', not the 768-pixel one.",
+        )
+    absent = [name for name in ("beta_start", "beta_end", "beta_schedule") if name not in config]
+    if absent or config.get("trained_betas") or config.get("rescale_betas_zero_snr"):
+        kind = config.get("_class_name", "unknown class")
+        raise ModelFolderError(
+            f"{folder}: the noise schedule of this {kind} is not one of betas from beta_start to beta_end.",
+            "Use a model of the Stable Diffusion 1.x or 2.x family.",
+        )
+    if config.get("num_train_timesteps", _TIMESTEPS) != _TIMESTEPS:
+        raise ModelFolderError(
+            f"{folder}: the model has {config['num_train_timesteps']} timesteps; only {_TIMESTEPS} are supported.",
+            "Use a model of the Stable Diffusion 1.x or 2.x family.",
+        )
+    try:
+        return ddpm_schedule(config["beta_start"], config["beta_end"], config["beta_schedule"])
+    except (TypeError, NotImplementedError) as error:
+        raise ModelFolderError(f"{path}: {error}", "Fetch the model folder anew.") from error
