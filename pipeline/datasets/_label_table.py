@@ -84,7 +84,7 @@ def _read_text_table(path: Path) -> LabelTable:
 
 def _read_matlab(path: Path) -> Mapping[str, Sequence[str]]:
     # As a file rather than a module, so that it starts without this package; -P keeps its folder off the search path.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("mat_columns.py")), str(path.absolute())]
+    command = [sys.executable, "-P", str(Path(__file__).with_name("_mat_columns.py")), str(path.absolute())]
     # One thread each: with one per core, the libraries would reserve more memory than the program may have.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     try:
