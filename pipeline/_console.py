@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -162,10 +163,12 @@ class _BarProgress:
         self._bar = bar
         self._task = bar.add_task(description, total=total or None, note="")
         self._failed = 0
+        self._lock = threading.Lock()
 
     def advance(self, *, failed: bool = False) -> None:
-        self._failed += failed
-        self._bar.update(self._task, advance=1, note=f"{self._failed} failed" if self._failed else "")
+        with self._lock:
+            self._failed += failed
+            self._bar.update(self._task, advance=1, note=f"{self._failed} failed" if self._failed else "")
 
     def set(self, done: int, total: int, note: str = "") -> None:
         self._bar.update(self._task, completed=done, total=total, note=note)
@@ -178,10 +181,12 @@ class _LoggedProgress:
         self._done = 0
         self._failed = 0
         self._begun = self._last_line = time.monotonic()
+        self._lock = threading.Lock()
 
     def advance(self, *, failed: bool = False) -> None:
-        self._failed += failed
-        self.set(self._done + 1, self._total, f"{self._failed} failed" if self._failed else "")
+        with self._lock:
+            self._failed += failed
+            self.set(self._done + 1, self._total, f"{self._failed} failed" if self._failed else "")
 
     def set(self, done: int, total: int, note: str = "") -> None:
         self._done, self._total = done, total

@@ -19,7 +19,7 @@ def training_setup(
     """Return where a training computes, as the runtime says.
 
     Args:
-        runtime: Device and memory.
+        runtime: Device, memory and threads.
         journal: Of the training; None to keep nothing.
         on_epoch: Called after each epoch.
 
@@ -30,6 +30,7 @@ def training_setup(
     return TrainingSetup(
         device=choose_device(runtime.device),
         memory_limit=feature_memory(runtime),
+        threads=runtime.threads,
         journal=journal,
         on_epoch=lambda _fit, _record: on_epoch(),
     )

@@ -16,8 +16,17 @@ def fresh_accelerator(device: torch.device, precision: str) -> Accelerator:
         device: Where to compute.
         precision: ``fp32``, ``bf16`` or ``fp16``.
     """
-    # Its settings are one per process, and those of an earlier training may differ.
-    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = _MIXED_PRECISION[precision]
+    # Its settings are one per process, and those of an earlier training may differ; one that is going on has the same.
+    if not _is_set_to(device, mixed):
+        AcceleratorState._reset_state(reset_partial_state=True)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return Accelerator(mixed_precision=_MIXED_PRECISION[precision], cpu=device.type == "cpu")
+    return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+
+
+def _is_set_to(device: torch.device, mixed: str) -> bool:
+    if not AcceleratorState._shared_state:
+        return False
+    state = AcceleratorState()
+    return bool(state.device == device and state.mixed_precision == mixed)

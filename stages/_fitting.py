@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from diffvqa.stages._seeding import derive_seed
 from diffvqa.stages._train_recipe import TrainRecipe
 from diffvqa.stages._training_data import VideoBatch, VideoSample, collate
 from diffvqa.stages._video_store import VideoStore
+
+# Random weights come from the process's one generator, and accelerate's settings are the process's.
+_MAKING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,12 @@ class Hooks:
     Attributes:
         on_epoch: Called after each epoch with its record.
         keep: Called after each epoch with the state to go on from.
+        is_wanted: Asked before each step; when the training is no longer wanted, it ends with an error.
     """
 
     on_epoch: Callable[[EpochRecord], None] = lambda _record: None
     keep: Callable[[FitState], None] = lambda _state: None
+    is_wanted: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)
@@ -91,9 +97,10 @@ def fit_regressor(
     initial: Mapping[str, Tensor] | None = None,
     state: FitState | None = None,
 ) -> FittedRegressor:
-    """Train a regressor; the same part and recipe on the same machine give the same numbers.
+    """Train a regressor; the same part and recipe on as many threads of the same machine give the same numbers.
 
-    The state of the global random number generators is left as it was.
+    Several may be trained at the same time in threads of one process. The state of the global random number generators
+    is left as it was.
 
     Args:
         part: What to learn from.
@@ -102,10 +109,18 @@ def fit_regressor(
         hooks: Told of each epoch.
         initial: State dict to fine-tune; random weights and the training part's input statistics when None.
         state: Where an interrupted training of the same part and recipe goes on.
+
+    Raises:
+        FitUnwantedError: The hooks say that it is no longer wanted.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with _MAKING, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(recipe.seed, "regressor", part.index))
-        return _Fit(part, recipe, device, initial).run(hooks or Hooks(), state)
+        fit = _Fit(part, recipe, device, initial)
+    return fit.run(hooks or Hooks(), state)
+
+
+class FitUnwantedError(Exception):
+    """A training was told to end; what it reached is kept."""
 
 
 class _Fit:
@@ -126,6 +141,8 @@ class _Fit:
         self.model, self.optimizer = self.accelerator.prepare(self.regressor, optimizer)
         self.parameters = list(self.regressor.parameters())
         self.averaged = _AveragedWeights(self.regressor, recipe.ema) if recipe.ema else None
+        self.dropout = torch.Generator(device).manual_seed(derive_seed(recipe.seed, "dropout", part.index))
+        self.regressor.draw_dropout_from(self.dropout)
         self.scales = _score_scales(part.train)
         self.best_epoch: int | None = None
         self.best_value = -math.inf
@@ -137,7 +154,7 @@ class _Fit:
         if state is not None:
             self._restore(state)
         for epoch in range(len(self.curve), self.recipe.epochs):
-            record = self._validate(epoch, self._train_epoch())
+            record = self._validate(epoch, self._train_epoch(hooks))
             if record.value > self.best_value:
                 self.best_epoch, self.best_value = epoch, record.value
                 self.best_weights = prefixed("best", self._tested.state_dict())
@@ -148,6 +165,7 @@ class _Fit:
             self.best_epoch, self.best_weights = self.recipe.epochs - 1, prefixed("best", self._tested.state_dict())
         regressor = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         regressor.load_state_dict({name.removeprefix("best."): each for name, each in self.best_weights.items()})
+        regressor.draw_dropout_from(None)
         return FittedRegressor(regressor.eval(), self.best_epoch, self.curve, self.seconds, self.waited)
 
     @property
@@ -155,13 +173,15 @@ class _Fit:
         """The regressor that is validated: the averaged one, or the one that learns where none is kept."""
         return self.regressor if self.averaged is None else self.averaged.regressor
 
-    def _train_epoch(self) -> float:
+    def _train_epoch(self, hooks: Hooks) -> float:
         """Return the mean loss over the epoch's batches."""
         self.model.train()
         losses = []
         begun = asked = time.perf_counter()
         for batch in prefetched(self._prepare, self._random_batches()):
             self.waited += time.perf_counter() - asked
+            if not hooks.is_wanted():
+                raise FitUnwantedError
             losses.append(self._step(batch))
             asked = time.perf_counter()
         self.seconds += time.perf_counter() - begun
@@ -217,10 +237,8 @@ class _Fit:
             **({} if self.averaged is None else prefixed("averaged", self.averaged.regressor.state_dict())),
             **self.best_weights,
             "random.batches": self.generator.get_state(),
-            "random.cpu": torch.get_rng_state(),
+            "random.dropout": self.dropout.get_state(),
         }
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         scaler = self.accelerator.scaler
         numbers = {
             "averaged": 0 if self.averaged is None else self.averaged.steps,
@@ -241,9 +259,7 @@ class _Fit:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.numbers["scaler"])
         self.generator.set_state(state.tensors["random.batches"])
-        torch.set_rng_state(state.tensors["random.cpu"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state.tensors["random.cuda"], self.device)
+        self.dropout.set_state(state.tensors["random.dropout"])
         self.curve, self.best_epoch = state.curve, state.best_epoch
         self.best_weights = prefixed("best", state.part("best"))
         if self.best_epoch is not None:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from diffvqa.stages._dropout import Dropout
+
 
 class QualityHead(nn.Module):
     """Two MLPs, one for the quality and one for the weight of each frame.
@@ -40,5 +42,5 @@ class QualityHead(nn.Module):
     @staticmethod
     def _make_mlp(channels: int, hidden: int, dropout: float) -> nn.Sequential:
         return nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
+            Dropout(dropout), nn.Linear(channels, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, 1)
         )

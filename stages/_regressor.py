@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffvqa.stages._dff import DiffusionFeatureFusion
+from diffvqa.stages._dropout import Dropout
 from diffvqa.stages._fff import FrameFeatureFusion
 from diffvqa.stages._quality_head import QualityHead
 from diffvqa.stages._tcab import TemporalCoherenceAugmentation
@@ -106,6 +107,12 @@ class Regressor(nn.Module):
         for branch, view in ((self.resize_branch, "resize"), (self.crop_branch, "crop")):
             if branch is not None:
                 branch.set_input_statistics(moments[view])
+
+    def draw_dropout_from(self, generator: torch.Generator | None) -> None:
+        """Let dropout draw from this generator, on the regressor's device; from the process's own when None."""
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.generator = generator
 
     def forward(self, batch: VideoBatch) -> Prediction:
         """Return the quality of each video, averaged over the crops it comes with."""

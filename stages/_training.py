@@ -15,6 +15,7 @@ from torch import Tensor
 from diffvqa.stages._calibration import Calibration
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._fit_state import EpochRecord, FitState
+from diffvqa.stages._fits_at_once import fit_at_once
 from diffvqa.stages._fitting import FittedRegressor, Hooks, TrainingPart, fit_regressor
 from diffvqa.stages._metrics import Metrics, correlation_metrics, median_metrics
 from diffvqa.stages._prediction import CalibratedRegressor, predict_raw
@@ -33,17 +34,19 @@ _MEMORY_LIMIT = 8 * 2**30
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """Where a training computes and whom it tells; nothing in it changes a result.
+    """Where a training computes and whom it tells; nothing in it changes a result by more than rounding.
 
     Attributes:
         device: Where to compute.
         memory_limit: Bytes of features that may be kept in memory.
+        threads: Of the CPU, for all splits together; as many as torch computes with when 0.
         journal: Keeps each epoch's state, and gives back that of an interrupted training.
         on_epoch: Called after each epoch with the fit's name, such as ``split-0``, and the epoch's record.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     memory_limit: int = _MEMORY_LIMIT
+    threads: int = 0
     journal: TrainingJournal | None = None
     on_epoch: Callable[[str, EpochRecord], None] = lambda _fit, _record: None
 
@@ -51,10 +54,10 @@ class TrainingSetup:
         """Return where an interrupted fit goes on, if it does."""
         return self.journal.state_of(fit) if self.journal else None
 
-    def hooks(self, fit: str) -> Hooks:
+    def hooks(self, fit: str, is_wanted: Callable[[], bool] = lambda: True) -> Hooks:
         """Return what the fit of that name is to call."""
-        on_epoch = functools.partial(self.on_epoch, fit)
-        return Hooks(on_epoch, functools.partial(self.journal.keep, fit)) if self.journal else Hooks(on_epoch)
+        keep = functools.partial(self.journal.keep, fit) if self.journal else Hooks().keep
+        return Hooks(functools.partial(self.on_epoch, fit), keep, is_wanted)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def train_all(
 ) -> CrossValidation:
     """Train and test one regressor on each split.
 
-    The same recipe, splits and features on the same machine give the same numbers.
+    The same recipe, splits and features on as many threads of the same machine give the same numbers.
 
     Args:
         features: Of every sample.
@@ -140,16 +143,16 @@ def train_all(
     used = dict.fromkeys(video_id for split in splits for _part, ids in split.parts() for video_id in ids)
     videos = VideoStore(features, tuple(used), memory_limit=setup.memory_limit)
 
-    def train(split: Split) -> TrainedSplit:
+    def train(split: Split, is_wanted: Callable[[], bool]) -> TrainedSplit:
         part = training_part(videos, by_id, split)
         name = f"split-{split.index}"
         fitted = fit_regressor(
-            part, recipe, setup.device, setup.hooks(name), initial=initial, state=setup.state_of(name)
+            part, recipe, setup.device, setup.hooks(name, is_wanted), initial=initial, state=setup.state_of(name)
         )
         logger.info("%s: epoch %d of %d was the best", split.name or name, fitted.best_epoch + 1, recipe.epochs)
         return _tested(fitted, part, videos, [by_id[video_id] for video_id in split.test], split)
 
-    return CrossValidation(tuple(train(split) for split in splits))
+    return CrossValidation(tuple(fit_at_once(train, splits, setup.device, setup.threads)))
 
 
 def pretrain_regressor(

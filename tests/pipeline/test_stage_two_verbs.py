@@ -12,10 +12,11 @@ import pytest
 from stage_two_material import RECIPE, Material, make_material, write_dataset
 
 from diffvqa.pipeline._cli import main
-from diffvqa.stages._fitting import fit_regressor
+from diffvqa.stages._fit_state import FitState
 from diffvqa.stages._metrics import correlation_metrics, median_metrics
 from diffvqa.stages._regressor_folder import load_regressors
 from diffvqa.stages._splits_file import read_splits
+from diffvqa.stages._training_journal import TrainingJournal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -75,22 +76,23 @@ def test_splits_that_do_not_fit_are_refused(runs: Path, tmp_path: Path, capsys: 
 def test_an_interrupted_training_is_gone_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit, fits = fit_regressor, 0
+    keep, kept = TrainingJournal.keep, 0
 
-    def fit_one_alone(*arguments: object, **keywords: object) -> object:
-        nonlocal fits
-        fits += 1
-        if fits == 2:
+    def keep_three(journal: TrainingJournal, fit: str, state: FitState) -> None:
+        nonlocal kept
+        kept += 1
+        if kept > 3:
             raise KeyboardInterrupt
-        return fit(*arguments, **keywords)  # type: ignore[arg-type]
+        keep(journal, fit, state)
 
     write_dataset(tmp_path, "set", make_material(24, frames=2))
     assert train(tmp_path, "set", "--splits", "2", "--epochs", "4") == 0
     expected = {path.name: path.read_bytes() for path in (tmp_path / "set/model").glob("*.safetensors")}
-    monkeypatch.setattr("diffvqa.stages._training.fit_regressor", fit_one_alone)
+    monkeypatch.setattr(TrainingJournal, "keep", keep_three)
     assert train(tmp_path, "set", "--splits", "2", "--epochs", "4") == 130
     assert "Run the same command again to go on" in capsys.readouterr().err
-    assert (tmp_path / "set/training/split-0.safetensors").is_file()
+    assert list((tmp_path / "set/training").glob("split-*.safetensors"))
+    monkeypatch.setattr(TrainingJournal, "keep", keep)
     assert train(tmp_path, "set", "--splits", "2", "--epochs", "4") == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "set/model").glob("*.safetensors")} == expected
 
