@@ -55,6 +55,10 @@ class ExtractRecipe(BaseModel):
         pattern=r"^(all|\d+(,\d+)*)$",
         description="which of the U-Net's up-blocks multiscale keeps: all, or numbers such as 1,2; 0 is the coarsest",
     )
+    middle_block: bool = Field(True, description="keep the U-Net's middle block beside its up-blocks in multiscale")
+    residual: bool = Field(
+        True, description="keep in multiscale what the reconstructed latent lacks, in units of the last step's noise"
+    )
     multiscale_std: bool = Field(True, description="keep each grid cell's standard deviation beside its mean")
     steps: int = Field(1, ge=1, le=1000, description="denoising steps, from start_timestep down to 0")
     start_timestep: int = Field(

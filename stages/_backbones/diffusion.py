@@ -40,7 +40,8 @@ class DiffusionBackbone:
         self._model = model.to(placement.device)
         self._recipe = recipe
         self._kept = _numbers_of_kept_blocks(recipe, len(model.unet.up_blocks))
-        self._maps = _keep_outputs([model.unet.up_blocks[index] for index in self._kept])
+        middle = [model.unet.mid_block] if recipe.middle_block else []
+        self._maps = _keep_outputs([*middle, *(model.unet.up_blocks[index] for index in self._kept)])
         self.fingerprint = fingerprint
 
     @property
@@ -51,10 +52,12 @@ class DiffusionBackbone:
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """The up-blocks that are kept, from the coarsest to the finest."""
+        """The U-Net's blocks that are kept, from the coarsest to the finest, and the residual of the latent."""
         widths: Sequence[int] = self._model.unet.config.block_out_channels[::-1]
+        middle = [Level("mid_block", widths[0])] if self._recipe.middle_block else []
         blocks = [Level(f"up_blocks.{index}", widths[index]) for index in self._kept]
-        return pooled_levels(blocks, with_std=self._recipe.multiscale_std)
+        residual = [Level("residual", self._model.autoencoder.latent_channels)] if self._recipe.residual else []
+        return pooled_levels([*middle, *blocks, *residual], with_std=self._recipe.multiscale_std)
 
     @property
     def view_multiple(self) -> int:
@@ -62,7 +65,10 @@ class DiffusionBackbone:
         return self._model.frame_multiple
 
     def extract(self, views: Tensor, seeds: Sequence[int]) -> ViewFeatures:
-        """Return the reconstructed latents of some views, and the up-blocks' maps at the last step.
+        """Return the reconstructed latents of some views, the blocks' maps at the last step, and the residual.
+
+        The residual is (z_0 - its reconstruction) sqrt(alpha_bar / (1 - alpha_bar)) at the last step: after one step it
+        is the predicted noise minus the true one.
 
         Args:
             views: (B, S, S, 3) uint8 RGB, on the backbone's device.
@@ -71,7 +77,10 @@ class DiffusionBackbone:
         z_0 = self._model.autoencoder.encode(to_model_range(views.permute(0, 3, 1, 2))).float()
         timesteps = denoising_timesteps(self._recipe.steps, self._recipe.start_timestep)
         reconstructed = denoise(self._model, z_0, timesteps, noise_generators(seeds))
-        multiscale = pool_to_grid(self._maps, self._recipe.grid, with_std=self._recipe.multiscale_std)
+        maps = list(self._maps)
+        if self._recipe.residual:
+            maps.append((z_0 - reconstructed) / self._model.noise_to_signal(timesteps[-1]))
+        multiscale = pool_to_grid(maps, self._recipe.grid, with_std=self._recipe.multiscale_std)
         return ViewFeatures(reconstructed, multiscale)
 
 

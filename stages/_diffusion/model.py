@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,6 +63,11 @@ class DiffusionModel:
             return_dict=False,
         )[0]
         return predicted
+
+    def noise_to_signal(self, timestep: int) -> float:
+        """Return sqrt((1 - alpha_bar) / alpha_bar), how much noise there is for each unit of z_0, at a timestep."""
+        kept = float(self.scheduler.alphas_cumprod[timestep])
+        return math.sqrt((1 - kept) / kept)
 
     def to(self, device: torch.device) -> DiffusionModel:
         """Return the model with every tensor on ``device``; the networks are moved in place."""

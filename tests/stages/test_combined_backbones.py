@@ -33,9 +33,9 @@ def test_a_combination_gives_what_its_parts_give(tiny_model: Path) -> None:
     np.testing.assert_array_equal(features.latent, first.latent)
     np.testing.assert_array_equal(features.multiscale, np.concatenate([first.multiscale, second.multiscale], axis=1))
     slices = level_slices(both.backbone.levels)
-    assert next(iter(slices)) == "tiny/up_blocks.0/mean"
-    assert list(slices)[-1] == "tiny-random/up_blocks.2/std"
-    assert slices["tiny-random/up_blocks.2/std"][1] == features.multiscale.shape[1]
+    assert next(iter(slices)) == "tiny/mid_block/mean"
+    assert list(slices)[-1] == "tiny-random/residual/std"
+    assert slices["tiny-random/residual/std"][1] == features.multiscale.shape[1]
     assert list(both.backbone.fingerprint) == ["1.diffusion", "2.diffusion-random"]
     assert both.backbone.fingerprint["2.diffusion-random"] == other.backbone.fingerprint["diffusion-random"]
 

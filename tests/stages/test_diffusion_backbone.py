@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def some_views(count: int) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def test_one_step_features_are_the_networks_own(tiny_model: Path) -> None:
-    """Recompute by hand what one call at t gives: the up-blocks' maps, and z_0 from the predicted noise."""
+    """Recompute by hand what one call at t gives: the blocks' maps, z_0 from the predicted noise, and what it lacks."""
     recipe = recipe_of(tiny_model, start_timestep=30)
     model = load_model_folder(tiny_model)
     views = some_views(3)
@@ -48,12 +49,14 @@ def test_one_step_features_are_the_networks_own(tiny_model: Path) -> None:
     kept = model.scheduler.alphas_cumprod[30]
     z_t = kept.sqrt() * z_0 + (1 - kept).sqrt() * noise
     maps: list[torch.Tensor] = []
-    for block in model.unet.up_blocks:
+    for block in (model.unet.mid_block, *model.unet.up_blocks):
         block.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
     predicted = model.predict_noise(z_t, torch.tensor([30, 30, 30]), z_0)
     reconstructed = (z_t - (1 - kept).sqrt() * predicted) / kept.sqrt()
     assert features.latent is not None
     np.testing.assert_allclose(features.latent, reconstructed.numpy(), rtol=2e-3, atol=2e-3)
+    maps.append(predicted - noise)
+    maps = [torch.nn.functional.interpolate(level, max(4, level.shape[-1])) for level in maps]
     split = [level.reshape(*level.shape[:2], 4, level.shape[2] // 4, 4, level.shape[3] // 4) for level in maps]
     cells = [level.transpose(3, 4).flatten(4) for level in split]
     expected = torch.cat([*(cell.mean(4) for cell in cells), *(cell.std(4, correction=0) for cell in cells)], dim=1)
@@ -67,15 +70,18 @@ def test_the_maps_are_those_of_the_last_step(tiny_model: Path) -> None:
     views, seeds = some_views(2), [1, 2]
     features = extractor(recipe)(views, seeds)
     model = load_model_folder(tiny_model)
-    calls: list[list[torch.Tensor]] = [[] for _ in model.unet.up_blocks]
-    for block, outputs in zip(model.unet.up_blocks, calls, strict=True):
+    blocks = (model.unet.mid_block, *model.unet.up_blocks)
+    calls: list[list[torch.Tensor]] = [[] for _ in blocks]
+    for block, outputs in zip(blocks, calls, strict=True):
         block.register_forward_hook(lambda _module, _inputs, output, kept=outputs: kept.append(output))
     z_0 = model.autoencoder.encode(to_model_range(torch.from_numpy(views).permute(0, 3, 1, 2)))
     reconstructed = denoise(model, z_0, [40, 20, 0], noise_generators(seeds))
-    assert [len(outputs) for outputs in calls] == [3, 3, 3]
+    assert [len(outputs) for outputs in calls] == [3, 3, 3, 3]
     assert features.latent is not None
     np.testing.assert_allclose(features.latent, reconstructed, rtol=2e-3, atol=2e-3)
-    expected = pool_to_grid([outputs[-1] for outputs in calls], 4, with_std=False)
+    kept = float(model.scheduler.alphas_cumprod[0])
+    residual = (z_0 - reconstructed) * math.sqrt(kept / (1 - kept))
+    expected = pool_to_grid([*(outputs[-1] for outputs in calls), residual], 4, with_std=False)
     np.testing.assert_allclose(features.multiscale, expected, rtol=2e-3, atol=2e-3)
 
 
@@ -97,16 +103,22 @@ def test_compiled_networks_give_the_same_maps(tiny_model: Path, monkeypatch: pyt
     assert compiled == ["UNet2DConditionModel", "Controller"]
 
 
-def test_levels_name_the_channels_of_the_up_blocks_that_are_kept(tiny_model: Path) -> None:
+def test_levels_name_the_channels_of_what_is_kept(tiny_model: Path) -> None:
     views, seeds = some_views(2), [1, 2]
     everything = extractor(recipe_of(tiny_model))
     slices = level_slices(everything.backbone.levels)
-    assert list(slices) == [f"up_blocks.{block}/{statistic}" for statistic in ("mean", "std") for block in (0, 1, 2)]
+    maps = ["mid_block", "up_blocks.0", "up_blocks.1", "up_blocks.2", "residual"]
+    assert list(slices) == [f"{name}/{statistic}" for statistic in ("mean", "std") for name in maps]
     features = everything(views, seeds).multiscale
+    papers = {"middle_block": False, "residual": False}
     for settings, kept in (
-        ({"multiscale_std": False}, ["up_blocks.0/mean", "up_blocks.1/mean", "up_blocks.2/mean"]),
-        ({"up_blocks": [2, 0], "multiscale_std": False}, ["up_blocks.0/mean", "up_blocks.2/mean"]),
-        ({"up_blocks": 1}, ["up_blocks.1/mean", "up_blocks.1/std"]),
+        ({"multiscale_std": False}, [f"{name}/mean" for name in maps]),
+        ({**papers, "multiscale_std": False}, ["up_blocks.0/mean", "up_blocks.1/mean", "up_blocks.2/mean"]),
+        ({**papers, "up_blocks": [2, 0], "multiscale_std": False}, ["up_blocks.0/mean", "up_blocks.2/mean"]),
+        (
+            {"up_blocks": 1, "residual": False},
+            ["mid_block/mean", "up_blocks.1/mean", "mid_block/std", "up_blocks.1/std"],
+        ),
     ):
         some = extractor(recipe_of(tiny_model, **settings))
         assert [level.name for level in some.backbone.levels] == kept
@@ -162,14 +174,16 @@ def test_the_four_up_blocks_of_stable_diffusion_go_through_the_same_backbone(tmp
     )
     ready = extractor(recipe, channels_last=True)
     assert ready.backbone.latent_shape == (4, 8, 8)
-    assert [(level.name, level.channels) for level in ready.backbone.levels[:4]] == [
-        ("up_blocks.0/mean", 128), ("up_blocks.1/mean", 128), ("up_blocks.2/mean", 64), ("up_blocks.3/mean", 64),
+    assert [(level.name, level.channels) for level in ready.backbone.levels[:6]] == [
+        ("mid_block/mean", 128), ("up_blocks.0/mean", 128),
+        ("up_blocks.1/mean", 128), ("up_blocks.2/mean", 64), ("up_blocks.3/mean", 64),
+        ("residual/mean", 4),
     ]  # fmt: skip
     views = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     features = ready(views, [1, 2])
     assert features.latent is not None
     assert features.latent.shape == (2, 4, 8, 8)
-    assert features.multiscale.shape == (2, 2 * 384, 4, 4)
+    assert features.multiscale.shape == (2, 2 * (128 + 384 + 4), 4, 4)
     assert features.is_finite()
     again = extractor(recipe, batch_size=1)(views, [1, 2])
     np.testing.assert_allclose(features.multiscale, again.multiscale, rtol=5e-3, atol=5e-3)

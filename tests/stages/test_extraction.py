@@ -140,8 +140,9 @@ def test_a_real_clip_gives_what_the_specification_says(
         for name, spec in specs.items():
             assert video.arrays[name].shape == (frames, *spec.shape[1:]), name
             assert video.arrays[name].dtype == spec.dtype, name
-    last_level = list(specs["crop/multiscale"].levels.values())[-1]
-    assert last_level == (80, specs["crop/multiscale"].shape[2])
+    last_level, ends = list(specs["crop/multiscale"].levels.items())[-1]
+    assert (last_level, ends[1] - ends[0]) == ("residual/std", 48)
+    assert ends[1] == specs["crop/multiscale"].shape[2]
     views = first.decoded.crop.reshape(-1, 32, 32, 3)
     latent = first.arrays["crop/latent"].reshape(-1, 48, 8, 8)
     pixels = load_model_folder(tiny_model).autoencoder.decode(torch.from_numpy(latent.astype(np.float32)))
@@ -203,6 +204,7 @@ def test_the_fingerprint_holds_weights_and_recipe_but_not_the_models_name() -> N
     for other in ({"diffusion": "abd"}, {"diffusion-random": "abc"}, {"1.diffusion": "abc", "2.cnn": "012"}):
         assert one.digest != extraction_fingerprint(RECIPE, other).digest
     changed = {"frames": 9, "view_size": 64, "crops": 7, "grid": 2, "steps": 3, "seed": 1, "up_blocks": "1",
-               "precision": "bfloat16", "multiscale_std": False, "start_timestep": 9}  # fmt: skip
+               "precision": "bfloat16", "multiscale_std": False, "middle_block": False, "residual": False,
+               "start_timestep": 9}  # fmt: skip
     for setting, value in changed.items():
         assert one.digest != extraction_fingerprint(RECIPE.model_copy(update={setting: value}), weights).digest, setting

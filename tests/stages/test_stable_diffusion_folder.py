@@ -388,20 +388,20 @@ def test_the_null_prompt_must_fit_the_u_net(adapted: Path, copy_of: Callable[[Pa
 
 
 def test_features_of_stable_diffusion_have_its_shapes(adapted: Path) -> None:
-    """Of a 64-pixel view: a latent of 4 x 8 x 8, and the maps of four up-blocks, trained weights or random ones."""
+    """Of a 64-pixel view: a latent of 4 x 8 x 8, the maps of five blocks and the residual, trained or random."""
     recipe = ExtractRecipe(model=str(adapted), view_size=64, grid=2, up_blocks="all")
     views = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     for model, kind in ((str(adapted), "diffusion"), (f"{adapted}-random", "diffusion-random")):
         chosen = recipe.model_copy(update={"model": model})
         backbone = load_backbone(chosen, Placement(torch.device("cpu")))
         assert backbone.latent_shape == (4, 8, 8)
-        assert [level.channels for level in backbone.levels] == [128, 128, 64, 64] * 2
+        assert [level.channels for level in backbone.levels] == [128, 128, 128, 64, 64, 4] * 2
         assert list(backbone.fingerprint) == [kind]
         with torch.inference_mode():
             features = backbone.extract(views, [1, 2])
         assert features.latent is not None
         assert features.latent.shape == (2, 4, 8, 8)
-        assert features.multiscale.shape == (2, 2 * (128 + 128 + 64 + 64), 2, 2)
+        assert features.multiscale.shape == (2, 2 * (128 + 128 + 128 + 64 + 64 + 4), 2, 2)
 
 
 @torch.inference_mode()

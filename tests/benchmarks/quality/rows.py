@@ -91,6 +91,8 @@ def _rows(regressor: RegressorName, few: int) -> tuple[Row, ...]:
         Row("nano, resized view", regressor, views=("resize",), train={"branches": "resize"}),
         Row("nano, crops", regressor, views=("crop",), train={"branches": "crop"}),
         Row("nano, means only", regressor, with_std=False),
+        Row("nano, up-blocks alone", regressor, extract={"middle_block": False, "residual": False}),
+        *(Row(f"nano, grid {grid}", regressor, extract={"grid": grid}) for grid in (2, 4, 8)),
         Row("nano, Controller off", regressor, (WITHOUT_CONTROLLER,)),
         *(Row(f"nano, start {start}", regressor, extract={"start_timestep": start}) for start in (20, 100, 300)),
         Row("nano, 1 step", regressor, take=few),
