@@ -49,7 +49,7 @@ class ExtractRecipe(BaseModel):
     decoder: DecoderChoice = Field("auto", description="auto (decord where it is exact, else pyav), decord or pyav")
     view_size: int = Field(128, ge=16, description="side of a view in pixels (S)")
     crops: int = Field(3, ge=1, description="native-resolution crops per frame (K)")
-    grid: int = Field(8, ge=1, description="side of the grid (g) that multiscale maps are averaged to")
+    grid: int = Field(4, ge=1, description="side of the grid (g) that multiscale maps are averaged to")
     up_blocks: UpBlocks = Field(
         ALL_UP_BLOCKS,
         pattern=r"^(all|\d+(,\d+)*)$",
