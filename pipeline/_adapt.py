@@ -175,17 +175,18 @@ def command(
     config: denoiser_fit.Recipe = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Teach a model's Controller to reconstruct the pictures it is shown, degraded ones as degraded."""
-    from diffvqa.pipeline._console import output_console
+    from diffvqa.pipeline._console import tell
 
     recipe = denoiser_fit.resolve_recipe(config, assignments, show=show_config)
     place = denoiser_fit.FitPlace(device, workers, threads, accumulate, max_minutes, overwrite)
     summary = adapt(pictures, model, recipe, place, out=out)
     if not denoiser_fit.is_main_process():
         return
-    output_console().print(quality_table(summary, recipe.adapt))
+    tell(quality_table(summary, recipe.adapt))
     denoiser_fit.tell_outcome(summary.outcome, recipe.adapt, summary.journal)
-    typer.echo(f"model: {summary.model}")
-    typer.echo(f"next: diffvqa reconstruct VIDEO --model {summary.model}")
+    tell(f"model: {summary.model}")
+    tell(f"next: diffvqa reconstruct VIDEO --model {summary.model}")

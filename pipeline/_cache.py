@@ -65,6 +65,7 @@ def verify(
     name: CacheName,
     as_json: Json = False,
     runs: options.Runs = None,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> int:
     """Read every byte of a cache again, compare it with the digests, and name each bad video and array.
@@ -93,6 +94,7 @@ def merge(
         typer.Option("--out", metavar="PATH|URL", help="The joined cache; added to if it exists.", show_default=False),
     ],
     runs: options.Runs = None,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Join caches of the same features by copying their shards; what was copied before is not copied again.
@@ -100,14 +102,14 @@ def merge(
     Of a video that several have, the last one's features count.
     """
     from diffvqa.cache._merge import merge as merge_caches
-    from diffvqa.pipeline._console import progress
+    from diffvqa.pipeline._console import progress, tell
 
     with progress("merge") as bar:
         summary = merge_caches([locate_cache(source, runs) for source in sources], out, on_progress=bar.set)
     if summary.repeated:
-        typer.echo(f"{_shortened(summary.repeated)}: in several; the last one's features count")
-    typer.echo(f"{summary.copied} shards copied, {summary.there_before} were there, {summary.videos} videos in all")
-    typer.echo(f"features: {summary.location}")
+        tell(f"{_shortened(summary.repeated)}: in several; the last one's features count")
+    tell(f"{summary.copied} shards copied, {summary.there_before} were there, {summary.videos} videos in all")
+    tell(f"features: {summary.location}")
 
 
 @app.command("ls")
@@ -184,16 +186,17 @@ def _show_info(found: CacheInfo) -> None:
 
 
 def _show_report(report: VerifyReport) -> None:
+    """Name what is damaged, which is shown with --quiet too."""
+    from diffvqa.pipeline._console import tell
+
     for damage in report.damages:
         arrays = f", array {', '.join(damage.arrays)}" if damage.arrays else ""
         videos = f", {_shortened(damage.videos, shown=len(damage.videos))}" if damage.videos else ""
         typer.echo(f"{damage.file}: {damage.why}{arrays}{videos}")
     wrong = f"{len(report.damages)} damaged file(s)" if report.damages else "all as written"
-    typer.echo(
-        f"{report.location}: {report.videos} videos, {report.size / 1e6:.1f} MB, {report.shards} shards: {wrong}"
-    )
+    tell(f"{report.location}: {report.videos} videos, {report.size / 1e6:.1f} MB, {report.shards} shards: {wrong}")
     if report.damages:
-        typer.echo("to make a damaged shard again: remove its .json mark, then run 'diffvqa extract'")
+        tell("to make a damaged shard again: remove its .json mark, then run 'diffvqa extract'")
 
 
 def _shortened(video_ids: tuple[str, ...], shown: int = 3) -> str:

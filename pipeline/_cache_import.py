@@ -23,6 +23,7 @@ def command(
     config: options.Config = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Make a feature cache from an HDF5 export, every array checked against its digest.
@@ -31,15 +32,15 @@ def command(
     """
     settings = options.settings_from(config, assignments, {}, show=show_config)
     from diffvqa.cache._import_h5 import import_h5
-    from diffvqa.pipeline._console import in_words, progress
+    from diffvqa.pipeline._console import in_words, progress, tell
 
     begun = time.monotonic()
     with progress(f"import {file.name}") as bar:
         imported = import_h5(
             file, cache, shard_videos=settings.runtime.shard_videos, overwrite=overwrite, on_progress=bar.set
         )
-    typer.echo(
+    tell(
         f"{imported.videos} videos and {imported.failures} failures imported, {imported.present} were there, "
         f"{in_words(time.monotonic() - begun)}"
     )
-    typer.echo(f"features: {cache}")
+    tell(f"features: {cache}")

@@ -205,11 +205,11 @@ def require_fitting_crops(model: DiffusionModel, recipe: FitRecipe) -> None:
 
 def tell_outcome(outcome: FitOutcome, recipe: FitRecipe, journal: Path) -> None:
     """Say how far a fit came, how fast, and how to go on."""
-    from diffvqa.pipeline._console import in_words
+    from diffvqa.pipeline._console import in_words, tell
 
-    typer.echo(f"steps: {outcome.steps} of {recipe.steps}, {outcome.steps_now} now in {in_words(outcome.seconds)}")
+    tell(f"steps: {outcome.steps} of {recipe.steps}, {outcome.steps_now} now in {in_words(outcome.seconds)}")
     if outcome.seconds:
-        typer.echo(f"waited for pictures {outcome.waited / outcome.seconds:.1%} of the steps' time")
-    typer.echo(f"losses: {journal}")
+        tell(f"waited for pictures {outcome.waited / outcome.seconds:.1%} of the steps' time")
+    tell(f"losses: {journal}")
     if not outcome.is_finished:
-        typer.echo("not finished: run the same command again to go on")
+        tell("not finished: run the same command again to go on")

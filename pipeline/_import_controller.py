@@ -61,10 +61,13 @@ def command(
         ),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store as float16, half the size.")] = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Make a model folder from an official checkpoint of DiffVQA or DiffBIR."""
+    from diffvqa.pipeline._console import tell
+
     import_controller(checkpoint, out, base=base, half=half)
-    typer.echo(f"model: {out}")
-    typer.echo(f"see whether it reconstructs: diffvqa reconstruct VIDEO --model {out}")
-    typer.echo(f"use it with: diffvqa extract NAME --model {out}")
+    tell(f"model: {out}")
+    tell(f"see whether it reconstructs: diffvqa reconstruct VIDEO --model {out}")
+    tell(f"use it with: diffvqa extract NAME --model {out}")

@@ -100,15 +100,18 @@ def command(
     config: denoiser_fit.Recipe = None,
     assignments: options.Set = None,
     show_config: options.ShowConfig = False,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Train a small diffusion model on photographs and videos, as the shipped 'nano' was made."""
+    from diffvqa.pipeline._console import tell
+
     recipe = denoiser_fit.resolve_recipe(config, assignments, show=show_config)
     place = denoiser_fit.FitPlace(device, workers, threads, accumulate, max_minutes, overwrite)
     summary = pretrain(pictures, out, recipe, place, start_from=start_from)
     if not denoiser_fit.is_main_process():
         return
     denoiser_fit.tell_outcome(summary.outcome, recipe.pretrain, summary.journal)
-    typer.echo(f"model: {out}")
+    tell(f"model: {out}")
     if summary.outcome.is_finished:
-        typer.echo(f"next: diffvqa adapt PICTURES… --model {out}")
+        tell(f"next: diffvqa adapt PICTURES… --model {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -200,10 +199,12 @@ def command(
     ] = 999,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the noise (default: 0).", show_default=False)] = 0,
     device: options.Device = None,
+    quiet: options.Quiet = False,  # noqa: ARG001  # handled by its callback
     as_json: options.Json = False,
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Show frames, what the model reconstructs of them, and where the two differ."""
+    from diffvqa.pipeline._console import show_json, tell
     from diffvqa.stages._json_values import without_nan
 
     report = reconstruct(video, model, out, Trajectory(steps, start, seed), frames=frames, size=size, device=device)
@@ -218,8 +219,8 @@ def command(
             "ssim": report.ssim,
             "out": str(report.out),
         }
-        typer.echo(json.dumps(without_nan(document), indent=2, allow_nan=False))
+        show_json(without_nan(document))
         return
     for index, psnr, ssim in zip(report.frames, report.psnr, report.ssim, strict=True):
-        typer.echo(f"frame {index}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
-    typer.echo(f"input, reconstruction, error x4: {report.out}")
+        tell(f"frame {index}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
+    tell(f"input, reconstruction, error x4: {report.out}")

@@ -77,6 +77,8 @@ def test_by_default_the_model_itself_gets_the_controller_and_it_goes_on_where_it
     measured_again = capsys.readouterr().out
     assert "2 steps from t = 300" in measured_again
     assert "steps: 6 of 6, 0 now" in measured_again
+    assert adapt(str(photos), "--model", str(base), "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_is_wrong_is_said_in_one_line(photos: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +121,8 @@ def test_reconstruct_shows_the_frames_of_a_video_and_tells_their_psnr(
     assert main([*arguments, "--out", str(tmp_path / "again.png")]) == 0
     assert capsys.readouterr().out.startswith("frame ")
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "shown.png").read_bytes()
+    assert main([*arguments, "--frames", "1", "--out", str(tmp_path / "one.png"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_from_almost_no_noise_a_photograph_comes_back_almost_unchanged(

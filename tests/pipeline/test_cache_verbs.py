@@ -44,6 +44,8 @@ def test_verify_is_quiet_about_a_whole_cache_and_names_what_is_bad(
 ) -> None:
     assert main(["cache", "verify", "set", "--runs", str(runs)]) == 0
     assert "2 videos" in capsys.readouterr().out
+    assert main(["cache", "verify", "set", "--runs", str(runs), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
     file = data_files(runs / "set/features", "crop/frames")[0]
     content = bytearray(file.read_bytes())
     content[3] ^= 1
@@ -52,6 +54,9 @@ def test_verify_is_quiet_about_a_whole_cache_and_names_what_is_bad(
     shown = capsys.readouterr().out
     assert f"{file}: its bytes do not match their digests, array crop/frames, video(s) a" in shown
     assert "1 damaged file(s)" in shown
+    assert main(["cache", "verify", "set", "--runs", str(runs), "--quiet"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{file}: ")
     assert main(["cache", "verify", "set", "--json", "--runs", str(runs)]) == 1
     (damage,) = json.loads(capsys.readouterr().out)["damages"]
     assert (damage["videos"], damage["arrays"]) == (["a"], ["crop/frames"])
@@ -84,6 +89,8 @@ def test_merge_joins_caches_and_says_so(runs: Path, tmp_path: Path, capsys: pyte
     assert "video(s) b: in several" in shown
     assert "3 shards copied, 0 were there, 3 videos in all" in shown
     assert set(FeatureCache(out).ids()) == {"a", "b", "c"}
+    assert main(["cache", "merge", "set", "other", "--out", str(out), "--runs", str(runs), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
     with CacheWriter(runs / "third/features", header(seed=5), shard_videos=1):
         pass
     assert main(["cache", "merge", "set", "third", "--out", str(out), "--runs", str(runs)]) == 2

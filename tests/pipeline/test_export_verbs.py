@@ -76,5 +76,7 @@ def test_an_export_is_imported_again(runs: Path, tmp_path: Path, capsys: pytest.
     }
     assert main(arguments) == 0
     assert "0 videos and 0 failures imported, 3 were there" in capsys.readouterr().out
+    assert main([*arguments, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
     assert main(["cache", "import", str(tmp_path / "absent.h5"), "--cache", str(tmp_path / "again")]) == 2
     assert "absent.h5 is not there" in capsys.readouterr().err

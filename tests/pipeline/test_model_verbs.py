@@ -53,10 +53,13 @@ def test_an_imported_controller_makes_a_model_folder_that_loads(
     assert hash_model_folder(out) == digest
 
 
-def test_a_base_folder_can_be_given_its_controller_in_place(base: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_base_folder_can_be_given_its_controller_in_place(
+    base: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = shutil.copytree(base, tmp_path / "sd21")
     arguments = ["import-controller", str(checkpoint), "--base", str(folder), "--out", str(folder), "--half"]
-    assert main(arguments) == 0
+    assert main([*arguments, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
     size = (folder / "controller/diffusion_pytorch_model.safetensors").stat().st_size
     parameters = sum(tensor.numel() for tensor in load_model_folder(folder).controller.parameters())
     assert size < 2.1 * parameters

@@ -60,6 +60,8 @@ def test_pretrain_makes_a_model_of_photographs_and_videos_and_goes_on_where_it_s
     assert "steps: 6 of 6, 5 now" in capsys.readouterr().out
     assert [row.step for row in read_losses(tmp_path / "model-training/pretrain")] == list(range(6))
     assert load_model_folder(out, start_controller=True).unet.config.block_out_channels == [16, 16]
+    assert pretrain(str(photos), str(carphone), "--out", str(out), "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
     assert pretrain(str(photos), str(carphone), "--out", str(out), pretrain__steps="8") == 2
     assert "recipe.steps was 6 and is now 8" in capsys.readouterr().err
 
