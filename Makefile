@@ -38,8 +38,8 @@ $(STAMP):
 demo: $(STAMP)  ## the whole job on real clips: prepare, extract, train, score, export
 	$(DIFFVQA) demo $(ARGS)
 
-test: $(STAMP)  ## run the tests
-	$(VENV)/bin/python -m pytest $(ARGS)
+test: $(STAMP)  ## run the tests, two files at a time; ARGS=-n0 for one process, or a path for some of them
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 $(ARGS)
 
 test-browser: $(STAMP)  ## run the tests of the report in a real Chromium, which must be there with its driver
 	$(VENV)/bin/python -m pytest tests/browser -m browser $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,9 +30,26 @@ SMALL = (
     "runtime.workers=1",
 )
 
+# Tests may run side by side, and the tensors are tiny: more threads would only wait for one another. It is said before
+# anything loads OpenMP, and child processes inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# The files that take longest, begun first, so that processes that share the files out end together.
+LONGEST = (
+    "test_ray_engine.py",
+    "test_training.py",
+    "test_documented_commands.py",
+    "test_command_line.py",
+    "test_stage_two_on_ray.py",
+)
+
 # Nothing is timed: a busy machine must not make a test fail.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture
@@ -71,17 +89,6 @@ def own_threads() -> Iterator[None]:
     yield
     if torch and threads:
         torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors: more threads would only wait for one another."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

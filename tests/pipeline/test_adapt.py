@@ -24,8 +24,6 @@ TINY = {
 }
 KINDS = ["as they are", "blur", "noise", "low_light", "jpeg", "h264", "downscale"]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:

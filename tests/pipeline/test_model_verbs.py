@@ -16,8 +16,6 @@ from diffvqa.stages._diffusion.controller import Controller
 from diffvqa.stages._diffusion.model_folder import hash_model_folder, load_model_folder
 from diffvqa.stages._diffusion.weights import load_network
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,7 +20,6 @@ from diffvqa.pipeline._manifest import Manifest, ManifestRow, write_manifest
 from diffvqa.pipeline._plan import plan
 from diffvqa.pipeline._planning import Load, Probe, schedules
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 PROBE = Probe(
     videos=3,
     failed=0,

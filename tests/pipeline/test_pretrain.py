@@ -24,8 +24,6 @@ TINY = {
     "pretrain.held_out": "2",
 }
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def pretrain(*arguments: str, **changed: str) -> int:
     return main(command_line(*arguments, **changed))
@@ -39,8 +37,7 @@ def command_line(*arguments: str, **changed: str) -> list[str]:
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[bytes]:
     program = "import sys; from diffvqa.pipeline._cli import main; sys.exit(main(sys.argv[1:]))"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen([sys.executable, "-c", program, *arguments], env=environment)
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], env={**os.environ, **environment})
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,6 @@ from diffvqa.pipeline._report.monotonicity import severity_steps
 from diffvqa.pipeline._report.svg import Axis, Chart
 from diffvqa.stages._metrics import correlation_metrics, fitted_curve, fitted_predictions
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Page(HTMLParser):
     """What is on a page: elements with their attributes, text by section, and the cells of tables."""

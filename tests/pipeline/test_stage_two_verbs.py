@@ -18,8 +18,6 @@ from diffvqa.stages._regressor_folder import load_regressors
 from diffvqa.stages._splits_file import read_splits
 from diffvqa.stages._training_journal import TrainingJournal
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = [f"--set=train.{key}={getattr(RECIPE, key)}" for key in ("width", "tcab_patch", "tcab_width", "tcab_state")]
 SMALL += ["--set=train.learning_rate=0.02", "--set=train.batch_size=4", "--set=train.head_width=8"]
 

@@ -15,8 +15,6 @@ from diffvqa.stages._errors import BackboneError, ModelFolderError
 from diffvqa.stages._extract_recipe import ExtractRecipe
 from diffvqa.stages._view_extractor import ViewExtractor
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_a_combination_gives_what_its_parts_give(tiny_model: Path) -> None:
     views, seeds = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8), [4, 5, 6]

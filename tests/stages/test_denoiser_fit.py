@@ -20,8 +20,6 @@ from diffvqa.stages._errors import TrainingDataError, TrainingStateError
 CPU = torch.device("cpu")
 PICTURES = synthetic_pictures()
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def train(folder: Path, recipe: FitRecipe = TINY_FIT, *, controller: bool = False, **runtime: Any) -> DiffusionModel:
     model = build_untrained(TINY, seed=3)

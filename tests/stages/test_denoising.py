@@ -14,8 +14,6 @@ from diffvqa.stages._diffusion.denoising import denoise, denoising_timesteps, no
 from diffvqa.stages._diffusion.model import DiffusionModel
 from diffvqa.stages._diffusion.model_folder import load_model_folder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SEEDS = [11, 12]
 PAPER = denoising_timesteps(50, 999)
 

@@ -21,7 +21,6 @@ from diffvqa.stages._extract_recipe import ExtractRecipe, Precision
 from diffvqa.stages._view_extractor import ViewExtractor
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def recipe_of(folder: Path, **settings: object) -> ExtractRecipe:

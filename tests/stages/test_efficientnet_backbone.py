@@ -22,8 +22,6 @@ from diffvqa.stages._backbones.registry import load_backbone
 from diffvqa.stages._errors import BackboneError
 from diffvqa.stages._extract_recipe import ExtractRecipe
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CPU = Placement(torch.device("cpu"))
 KEPT_BLOCKS = (0, 2, 4, 10, 15)
 TABBY, TIGER_CAT, EGYPTIAN_CAT, CUP, ESPRESSO = 281, 282, 285, 968, 967

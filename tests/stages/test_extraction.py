@@ -26,7 +26,6 @@ from diffvqa.stages._view_extractor import ViewExtractor
 
 RECIPE = ExtractRecipe(frames=2, view_size=32, crops=2, grid=4)
 PLAIN = ExtractRecipe(frames=3, view_size=16, crops=2, grid=1)
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def extracted(

@@ -18,8 +18,6 @@ from diffvqa.stages._diffusion.ldm_base import convert_whole_model
 from diffvqa.stages._diffusion.ldm_checkpoint import convert_controller, open_checkpoint
 from diffvqa.stages._errors import CheckpointError, ModelFolderError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SHAPES = pytest.mark.parametrize("shape", [NARROW_1, NARROW_2], ids=["1.x", "2.x"])
 
 

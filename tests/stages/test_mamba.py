@@ -9,8 +9,6 @@ from torch import Tensor
 from diffvqa.stages._mamba import BidirectionalMamba, BidirectionalMixer, MambaBlock
 from diffvqa.stages._scan.selective_scan import ScanChoice, ScanPath
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def naive_direction(block: MambaBlock, tokens: Tensor, suffix: str, *, reverse: bool) -> Tensor:
     """One direction by the book, on one sequence without padding: (L, width) to (L, inner) before the output gate."""

@@ -19,8 +19,6 @@ from diffvqa.stages._tdm import TemporalDifference
 from diffvqa.stages._train_recipe import TrainRecipe, ablations
 from diffvqa.stages._training_data import BranchInput, BranchMoments, BranchShape, VideoBatch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LATENT = (3, 8, 8)
 SHAPE = BranchShape(latent=LATENT, multiscale=(5, 4, 4), frame_size=16)
 RECIPE = TrainRecipe(width=4, tcab_patch=8, tcab_width=4, tcab_state=2, head_width=8)

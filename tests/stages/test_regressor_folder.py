@@ -22,8 +22,6 @@ from diffvqa.stages._regressor_folder import load_regressors, read_test_predicti
 from diffvqa.stages._splits_file import read_splits
 from diffvqa.stages._training import CrossValidation, train_all
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 RECIPE = SMALL.model_copy(update={"epochs": 1})
 EXTRACT = {"recipe": {"model": "nano", "frames": 2}, "fingerprint": {"weights": "abc"}}
 LABELS = {"": {"name": "MOS", "note": "1 to 5"}}

@@ -39,8 +39,6 @@ from diffvqa.stages._diffusion.schedule import load_schedule
 from diffvqa.stages._errors import ModelFolderError
 from diffvqa.stages._extract_recipe import ExtractRecipe
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 WEIGHTS = "diffusion_pytorch_model.fp16.safetensors"
 
 

@@ -31,8 +31,6 @@ from diffvqa.stages._training_data import VideoSample
 from diffvqa.stages._training_journal import TrainingJournal
 from diffvqa.stages._video_store import VideoStore
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def data() -> Material:

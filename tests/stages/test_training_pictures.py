@@ -20,8 +20,6 @@ from diffvqa.stages._denoiser_training.recipe import FitRecipe
 from diffvqa.stages._diffusion.model_folder import load_model_folder
 from diffvqa.stages._errors import TrainingDataError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def sources_in(folder: Path) -> list[PictureSource]:
     return [PictureSource(path.name, path) for path in sorted(folder.iterdir())]
