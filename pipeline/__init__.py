@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from diffvqa.pipeline._reconstruct import ReconstructionReport, reconstruct
     from diffvqa.pipeline._report.verb import ReportSummary, report
     from diffvqa.pipeline._score import ScoreSummary, score
-    from diffvqa.pipeline._scorer import FrameQuality, ScoredVideo, Scorer
+    from diffvqa.pipeline._scored_video import FrameQuality, ScoredVideo
+    from diffvqa.pipeline._scorer import Scorer
     from diffvqa.pipeline._sweep import SweepSummary, sweep
     from diffvqa.pipeline._train import TrainSummary, train
 
@@ -78,7 +79,7 @@ _MODULES = {
     "ExportSummary": "_export",
     "ExtractSummary": "_extract",
     "ExtractionPlan": "_plan",
-    "FrameQuality": "_scorer",
+    "FrameQuality": "_scored_video",
     "Label": "_manifest",
     "Manifest": "_manifest",
     "ManifestRow": "_manifest",
@@ -89,7 +90,7 @@ _MODULES = {
     "ReportSummary": "_report.verb",
     "Runtime": "_config",
     "ScoreSummary": "_score",
-    "ScoredVideo": "_scorer",
+    "ScoredVideo": "_scored_video",
     "Scorer": "_scorer",
     "Settings": "_config",
     "SweepSummary": "_sweep",

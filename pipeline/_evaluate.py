@@ -151,7 +151,7 @@ def predictions_csv(evaluations: Sequence[Evaluation]) -> str:
 def _evaluate_one(model: str, labelled: LabelledSet, settings: Settings) -> Evaluation:
     from diffvqa.cache._fingerprint import Fingerprint
     from diffvqa.pipeline._backbone import choose_device
-    from diffvqa.pipeline._scorer import locate_trained_model
+    from diffvqa.pipeline._runs import locate_trained_model
     from diffvqa.pipeline._stage_two import feature_memory
     from diffvqa.stages._metrics import correlation_metrics, median_metrics
     from diffvqa.stages._prediction import check_shapes, predict_raw

@@ -80,20 +80,22 @@ def extract(
         ClusterError: The Ray cluster cannot be used.
         OutputError: The cache cannot be written.
     """
-    from diffvqa.cache._writer import CacheWriter
-    from diffvqa.pipeline._backbone import load_backbone
-    from diffvqa.pipeline._cache_rows import cache_header
-    from diffvqa.pipeline._console import progress
-    from diffvqa.pipeline._engines.choice import choose_engine, computes_here
-    from diffvqa.pipeline._extraction_task import ExtractionTask
     from diffvqa.pipeline._manifest import read_manifest
     from diffvqa.pipeline._runs import DatasetRun
     from diffvqa.pipeline._waiting import wait_without_spinning
 
     begun = time.monotonic()
     wait_without_spinning()
+    # What is wrong is said at once: the imports below take seconds.
     run = DatasetRun(settings.runtime.runs, name).require_prepared()
     manifest = read_manifest(run.folder)
+    from diffvqa.cache._writer import CacheWriter
+    from diffvqa.pipeline._backbone import load_backbone
+    from diffvqa.pipeline._cache_rows import cache_header
+    from diffvqa.pipeline._console import progress
+    from diffvqa.pipeline._engines.choice import choose_engine, computes_here
+    from diffvqa.pipeline._extraction_task import ExtractionTask
+
     # Not taken apart before they are needed: of 100,000 paths that takes a second.
     files = {row.video_id: row.location for row in manifest.rows}
     location, runtime = _everywhere(cache or run.features), settings.runtime

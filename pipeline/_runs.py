@@ -6,8 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffvqa.pipeline._errors import DatasetError, did_you_mean
+from diffvqa.pipeline._errors import ConfigError, DatasetError, did_you_mean
 from diffvqa.pipeline._manifest import MANIFEST_FILE
+
+# A trained model has this file; the module that writes it takes seconds to import.
+_TRAINED = "model.json"
 
 
 @dataclass(frozen=True)
@@ -59,4 +62,32 @@ class DatasetRun:
 
 def trained_models(root: Path) -> tuple[DatasetRun, ...]:
     """Return the runs below ``root`` that have a trained regressor, by name."""
-    return tuple(DatasetRun(root, path.parent.parent.name) for path in sorted(root.glob("*/model/model.json")))
+    return tuple(DatasetRun(root, path.parent.parent.name) for path in sorted(root.glob(f"*/model/{_TRAINED}")))
+
+
+def locate_trained_model(name_or_path: str | None, root: Path) -> Path:
+    """Return the folder of a trained model.
+
+    Args:
+        name_or_path: A data set's name, a model folder, or None for the only one there is.
+        root: The folder of all runs.
+
+    Raises:
+        ConfigError: There is none, or several and none was named.
+    """
+    there = trained_models(root)
+    names = ", ".join(run.name for run in there)
+    if name_or_path is None:
+        if len(there) == 1:
+            return there[0].model
+        if there:
+            raise ConfigError(f"There are several trained models in {root}.", f"Choose one with --model: {names}.")
+        raise ConfigError(f"There is no trained model in {root}.", "Run 'diffvqa train' first, or give --model FOLDER.")
+    for run in there:
+        if run.name == name_or_path:
+            return run.model
+    for folder in (Path(name_or_path), Path(name_or_path) / "model"):
+        if (folder / _TRAINED).is_file():
+            return folder
+    known = f"Trained are: {names}." if names else "Run 'diffvqa train' first."
+    raise ConfigError(f"There is no trained model '{name_or_path}'.", known)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from diffvqa.pipeline._config import Settings
     from diffvqa.pipeline._manifest import Label
     from diffvqa.pipeline._score_output import ScoreFile
-    from diffvqa.pipeline._scorer import ScoredVideo, Scorer
+    from diffvqa.pipeline._scored_video import ScoredVideo
+    from diffvqa.pipeline._scorer import Scorer
 
 BELOW_MINIMUM = 3
 _SAME_ON_RESUMING = ("model_sha256", "label", "features", "timeline")
@@ -127,16 +128,20 @@ def score(
 
     wait_without_spinning()
     from diffvqa.pipeline._console import progress
+    from diffvqa.pipeline._runs import locate_trained_model
     from diffvqa.pipeline._score_inputs import videos_of
+
+    begun = time.monotonic()
+    # What is wrong is said at once: the imports below take seconds.
+    videos = videos_of(paths)
+    folder = locate_trained_model(model, settings.runtime.runs)
     from diffvqa.pipeline._score_output import ScoreFile
     from diffvqa.pipeline._scorer import Scorer
 
-    begun = time.monotonic()
-    videos = videos_of(paths)
     file = None if out is None else ScoreFile(out, timeline)
     before: dict[Path, ScoredVideo] = {}
     scored: dict[Path, ScoredVideo] = {}
-    with Scorer(model, settings.runtime, scale=scale) as scorer, ExitStack() as opened:
+    with Scorer(folder, settings.runtime, scale=scale) as scorer, ExitStack() as opened:
         write: Callable[[ScoredVideo], None] | None = None
         if file is not None:
             before = _begin(file, scorer, timeline=timeline, resume=resume)

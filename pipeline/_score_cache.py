@@ -10,7 +10,8 @@ from diffvqa.cache._reader import FeatureCache
 from diffvqa.cache._schema import SourceStamp
 from diffvqa.cache._writer import CacheWriter
 from diffvqa.pipeline._cache_rows import cache_header, shard_entry
-from diffvqa.pipeline._scorer import ScoredVideo, Scorer
+from diffvqa.pipeline._scored_video import ScoredVideo
+from diffvqa.pipeline._scorer import Scorer
 
 
 def score_and_keep(

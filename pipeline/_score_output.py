@@ -15,7 +15,7 @@ from typing import Any
 
 from diffvqa.cache._atomic import atomic_write_bytes, reporting_output_errors
 from diffvqa.pipeline._errors import ConfigError
-from diffvqa.pipeline._scorer import ScoredVideo
+from diffvqa.pipeline._scored_video import ScoredVideo
 
 WriteVideo = Callable[[ScoredVideo], None]
 

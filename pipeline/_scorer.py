@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,56 +13,18 @@ from numpy.typing import NDArray
 from diffvqa.cache._fingerprint import Fingerprint
 from diffvqa.pipeline._backbone import choose_device, load_backbone
 from diffvqa.pipeline._config import Runtime
-from diffvqa.pipeline._errors import ConfigError
 from diffvqa.pipeline._manifest import Label
-from diffvqa.pipeline._runs import trained_models
+from diffvqa.pipeline._runs import locate_trained_model
+from diffvqa.pipeline._scored_video import FrameQuality, ScoredVideo
 from diffvqa.stages._decode_pool import DecodePool
 from diffvqa.stages._decoding import FailedVideo, VideoSource
 from diffvqa.stages._extract_recipe import ExtractRecipe
 from diffvqa.stages._extraction import extract_units
 from diffvqa.stages._prediction import predict
-from diffvqa.stages._regressor_folder import MODEL_FILE, hash_regressors, load_regressors
+from diffvqa.stages._regressor_folder import hash_regressors, load_regressors
 from diffvqa.stages._view_batches import ExtractedVideo
 
 _ONE_SEED_FOR_ALL = ""  # a score depends on the pixels alone: a copy under another name scores the same
-
-
-@dataclass(frozen=True)
-class FrameQuality:
-    """What one sampled frame contributes to a video's score, the mean over the regressors of the splits.
-
-    Attributes:
-        frame: Its index in the file, in presentation order.
-        time: Seconds since the first frame.
-        quality: On the label's scale.
-        weight: In [0, 1]; the weights of a video's frames sum to one.
-    """
-
-    frame: int
-    time: float
-    quality: float
-    weight: float
-
-
-@dataclass(frozen=True)
-class ScoredVideo:
-    """The score of one video, or why there is none.
-
-    Attributes:
-        path: The file.
-        score: On the label's scale; None for a video that failed.
-        score_std: Standard deviation over the regressors of the splits; None for a video that failed.
-        reason: Empty, or the kind of failure.
-        detail: Empty, or the decoder's own words.
-        timeline: Of each sampled frame, in order of time; empty for a video that failed.
-    """
-
-    path: Path
-    score: float | None
-    score_std: float | None
-    reason: str = ""
-    detail: str = ""
-    timeline: tuple[FrameQuality, ...] = ()
 
 
 class Scorer:
@@ -179,31 +140,3 @@ class Scorer:
             )
             self._pool = self._held.enter_context(pool)
         return self._pool
-
-
-def locate_trained_model(name_or_path: str | None, root: Path) -> Path:
-    """Return the folder of a trained model.
-
-    Args:
-        name_or_path: A data set's name, a model folder, or None for the only one there is.
-        root: The folder of all runs.
-
-    Raises:
-        ConfigError: There is none, or several and none was named.
-    """
-    there = trained_models(root)
-    names = ", ".join(run.name for run in there)
-    if name_or_path is None:
-        if len(there) == 1:
-            return there[0].model
-        if there:
-            raise ConfigError(f"There are several trained models in {root}.", f"Choose one with --model: {names}.")
-        raise ConfigError(f"There is no trained model in {root}.", "Run 'diffvqa train' first, or give --model FOLDER.")
-    for run in there:
-        if run.name == name_or_path:
-            return run.model
-    for folder in (Path(name_or_path), Path(name_or_path) / "model"):
-        if (folder / MODEL_FILE).is_file():
-            return folder
-    known = f"Trained are: {names}." if names else "Run 'diffvqa train' first."
-    raise ConfigError(f"There is no trained model '{name_or_path}'.", known)

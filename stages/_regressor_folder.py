@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -25,8 +25,10 @@ from diffvqa.stages._software import installed_versions
 from diffvqa.stages._splits import Split
 from diffvqa.stages._splits_file import write_splits
 from diffvqa.stages._train_recipe import TrainRecipe
-from diffvqa.stages._training import CrossValidation, TrainedSplit
 from diffvqa.stages._training_data import BranchShape
+
+if TYPE_CHECKING:  # a model is read without what trained it: accelerate and scipy take a second to import
+    from diffvqa.stages._training import CrossValidation, TrainedSplit
 
 MODEL_FILE = "model.json"
 METRICS_FILE = "metrics.json"

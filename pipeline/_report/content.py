@@ -17,7 +17,7 @@ from diffvqa.pipeline._ablation import ABLATION_FILE
 from diffvqa.pipeline._config import SETTINGS_FILE
 from diffvqa.pipeline._errors import ConfigError
 from diffvqa.pipeline._manifest import Manifest, read_manifest
-from diffvqa.pipeline._runs import DatasetRun
+from diffvqa.pipeline._runs import DatasetRun, locate_trained_model
 from diffvqa.stages._regressor_folder import (
     CURVES_FILE,
     METRICS_FILE,
@@ -123,8 +123,6 @@ def gather(name: str, runs: Path, *, model: str | None = None, evaluations: Sequ
         CacheError: The features are damaged.
         RegressorFolderError: The model is damaged.
     """
-    from diffvqa.pipeline._scorer import locate_trained_model
-
     run = DatasetRun(runs, name).require_prepared()
     manifest = read_manifest(run.folder)
     features = _open(run.features)

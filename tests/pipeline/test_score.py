@@ -24,7 +24,8 @@ from diffvqa.pipeline._cli import main
 from diffvqa.pipeline._config import Runtime
 from diffvqa.pipeline._score_inputs import videos_of
 from diffvqa.pipeline._score_output import RowFormat
-from diffvqa.pipeline._scorer import ScoredVideo, Scorer
+from diffvqa.pipeline._scored_video import ScoredVideo
+from diffvqa.pipeline._scorer import Scorer
 
 UNREADABLE = "unreadable"
 REASONS = {
