@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import pytest
 import zarr
 
 from diffvqa.cache._reader import FeatureCache
-from diffvqa.cache._shards import ShardEntry
+from diffvqa.cache._shards import ShardEntry, ShardWriter, StagedShard
 from diffvqa.cache._writer import CacheWriter
 from diffvqa.pipeline import _console as console
 from diffvqa.pipeline import datasets
@@ -45,28 +47,30 @@ def test_bad_videos_are_listed_with_reasons_and_the_rest_is_done(
     assert run("extract", "set", trained, settings_file, "--strict") == 1
 
 
-def test_the_model_goes_on_while_a_video_is_written(
+def test_the_model_goes_on_while_a_shard_is_written(
     trained: Path, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, submit, computed = CacheWriter.add, ViewExtractor.submit, threading.Semaphore(0)
+    stage, submit = ShardWriter.stage, ViewExtractor.submit
+    computing, staged = set[int](), list[int]()
 
     def compute(*arguments: Any) -> Any:
-        computed.release()
+        computing.add(threading.get_ident())
         return submit(*arguments)
 
-    def write_after_the_next_is_computed(self: CacheWriter, entry: ShardEntry) -> None:
-        if not written:
-            assert computed.acquire(timeout=60)
-            assert computed.acquire(timeout=60), "the second video waits until the first is written"
-        written.append(entry.row.video_id)
-        add(self, entry)
+    def write_after_the_next_is_begun(self: ShardWriter, entries: Sequence[ShardEntry], number: int) -> StagedShard:
+        deadline = time.monotonic() + 60
+        while not staged and computing == {threading.get_ident()}:
+            assert time.monotonic() < deadline, "the second shard waits until the first is written"
+            time.sleep(0.01)
+        staged.append(number)
+        return stage(self, entries, number)
 
-    written: list[str] = []
     monkeypatch.setattr(ViewExtractor, "submit", compute)
-    monkeypatch.setattr(CacheWriter, "add", write_after_the_next_is_computed)
+    monkeypatch.setattr(ShardWriter, "stage", write_after_the_next_is_begun)
     (tmp_path / "set").mkdir()
     (tmp_path / "set/manifest.csv").write_bytes((trained / "set/manifest.csv").read_bytes())
     assert run("extract", "set", tmp_path, settings_file) == 0
+    assert sorted(staged) == [0, 1, 2]
     assert digests(tmp_path) == digests(trained)
 
 
@@ -116,22 +120,28 @@ if __name__ == "__main__":
 
 
 def test_of_two_extractions_at_once_the_second_is_refused_in_one_line(
-    trained: Path, settings_file: Path, tmp_path: Path
+    trained: Path,
+    settings_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """The second is begun when the first has published a shard; that they begin at once is tested with the cache."""
     (tmp_path / "set").mkdir()
     (tmp_path / "set/manifest.csv").write_bytes((trained / "set/manifest.csv").read_bytes())
-    program = "import sys; from diffvqa.pipeline._cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["extract", "set", "--runs", str(tmp_path), "--config", str(settings_file)]
-    command = [sys.executable, "-c", program, *arguments]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate()[1] for process in both]
-    endings = [process.returncode for process in both]
-    assert 0 in endings
-    for ending, error in zip(endings, errors, strict=True):
-        if ending:
-            assert ending == 2
-            (line,) = [line for line in error.splitlines() if line.startswith("diffvqa: ")]
-            assert "is being written by another process" in line
+    publish, endings = CacheWriter.publish_staged, list[int]()
+
+    def publish_and_begin_another(writer: CacheWriter, staged: StagedShard) -> None:
+        publish(writer, staged)
+        endings.append(main(arguments))
+
+    monkeypatch.setattr(CacheWriter, "publish_staged", publish_and_begin_another)
+    assert main(arguments) == 0
+    assert endings == [2, 2, 2]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffvqa: ")]
+    assert len(lines) == 3
+    assert all("is being written by another process" in line for line in lines)
     assert digests(tmp_path) == digests(trained)
     ids = [video_id for mark in (tmp_path / "set/features/shards").glob("*.json") for video_id in rows_of(mark)]
     assert len(ids) == len(set(ids)) == 15
