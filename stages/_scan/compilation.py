@@ -1,12 +1,21 @@
-"""Compilation of the numba kernels, once, for one type of each argument."""
+"""Compilation of the numba kernels, once, for one type of each argument.
+
+Code that a process has just compiled rounds otherwise than the same code loaded from numba's cache. So that the first
+training on a machine gives the numbers of all later ones, a process of its own compiles, and all others load.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numba
 from numba import boolean, float32, intp, void
 
 from diffvqa.stages._scan.conv_kernels import convolve_backward, convolve_forward
@@ -33,8 +42,10 @@ class Kernels:
     chunk: int
 
 
-def compile_kernels() -> Kernels:
-    """Compile every kernel, or load it from numba's cache.
+def compiled_kernels() -> Kernels:
+    """Load every kernel from numba's cache, into which another process compiles it where need be.
+
+    Where no folder for the cache can be written to, or that process fails, this one compiles for itself.
 
     Raises:
         RuntimeError: numba's compiler is switched off.
@@ -42,6 +53,17 @@ def compile_kernels() -> Kernels:
     """
     if not hasattr(scan_forward, "compile"):
         raise RuntimeError("NUMBA_DISABLE_JIT is set")
+    with contextlib.suppress(RuntimeError, OSError):
+        _fill_cache()
+    return load_kernels()
+
+
+def load_kernels() -> Kernels:
+    """Load every kernel from numba's cache, or compile it here.
+
+    Raises:
+        numba.core.errors.NumbaError: numba cannot compile them.
+    """
     return Kernels(
         convolve_forward=_compile(convolve_forward, *_CONV_INPUTS, _F4),
         convolve_backward=_compile(convolve_backward, *_CONV_INPUTS, _F4, _F3, _F4, _F3),
@@ -49,6 +71,27 @@ def compile_kernels() -> Kernels:
         scan_backward=_compile(scan_backward, *_SCAN_INPUTS, _F3, _F4, _F4, _F4, _F5, _F5, _F3, _F3, _F3),
         chunk=CHUNK,
     )
+
+
+def _fill_cache() -> None:
+    """Have another process compile the kernels, unless one has done so for this numba and these sources.
+
+    Raises:
+        RuntimeError: There is no folder for the cache.
+        OSError: It cannot be written to.
+    """
+    scan_forward.enable_caching()  # type: ignore[attr-defined]
+    folder = Path(scan_forward.stats.cache_path)  # type: ignore[attr-defined]
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    made_of = [numba.__version__.encode(), *(source.read_bytes() for source in sources)]
+    mark = folder / f"compiled-{hashlib.sha256(b''.join(made_of)).hexdigest()[:16]}"
+    if mark.exists():
+        return
+    program = f"from {__name__} import load_kernels; load_kernels()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    if done.returncode == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
 
 def _compile(kernel: Any, *types: Any) -> Any:

@@ -48,7 +48,7 @@ def load_kernels() -> Kernels:
     from diffvqa.stages._scan import compilation
 
     try:
-        return compilation.compile_kernels()
+        return compilation.compiled_kernels()
     except (NumbaError, RuntimeError, OSError) as error:
         raise KernelsUnavailableError(f"numba cannot compile the kernels ({error})") from error
 

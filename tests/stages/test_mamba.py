@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -116,3 +121,25 @@ def test_under_autocast_a_block_works_in_bfloat16_and_learns_in_float32() -> Non
     assert 0 < (mixed - exact).abs().max() < 2e-2 * exact.abs().max()
     gradients = torch.autograd.grad(mixed.float().square().sum(), list(block.parameters()))
     assert all(gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in gradients)
+
+
+def test_the_first_process_after_an_installation_computes_what_all_later_ones_do(tmp_path: Path) -> None:
+    """Code that numba has just compiled may round otherwise than the same code loaded from its cache."""
+    program = """
+import hashlib, sys, torch
+from diffvqa.stages import BidirectionalMamba
+torch.set_num_threads(1)
+torch.manual_seed(0)
+block, tokens = BidirectionalMamba(32, 4), torch.randn(3, 50, 32, requires_grad=True)
+out = block(tokens, torch.ones(3, 50, dtype=torch.bool))
+out.square().sum().backward()
+results = [out, tokens.grad, *(parameter.grad for parameter in block.parameters())]
+print(hashlib.sha256(b"".join(each.detach().numpy().tobytes() for each in results)).hexdigest())
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True, text=True)
+        for _ in range(2)
+    )
+    assert list(tmp_path.rglob("*.nbi"))
+    assert first.stdout == second.stdout
