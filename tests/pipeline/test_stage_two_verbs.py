@@ -236,14 +236,13 @@ def test_a_search_goes_on_and_ends_with_a_recipe_that_trains(runs: Path, capsys:
 
 def test_a_recipe_that_does_worse_than_half_is_given_up(tmp_path: Path) -> None:
     """One that learns nothing is not tried on the second split, once enough others have been."""
-    write_dataset(tmp_path, "first", make_material(40, frames=1))
-    arguments = ("--search", "learning_rate=1e-12,0.01,0.02,0.03", "--set", "train.epochs=3")
-    assert sweep(tmp_path, 14, *arguments) == 0
+    write_dataset(tmp_path, "first", make_material(24, frames=1))
+    assert sweep(tmp_path, 10, "--search", "learning_rate=1e-12,0.02,0.03", "--set", "train.epochs=2") == 0
     trials = read_csv(tmp_path / "first/sweep/trials.csv")
     states = [trial["state"] for trial in trials]
     assert set(states) == {"complete", "pruned"}
     assert states == sorted(states), "those given up stand below the complete ones"
-    assert {float(trial["learning_rate"]) for trial in trials if trial["state"] == "pruned"} >= {1e-12}
+    assert {float(trial["learning_rate"]) for trial in trials if trial["state"] == "pruned"} == {1e-12}
     assert float(trials[0]["learning_rate"]) > 1e-12
 
 

@@ -13,6 +13,8 @@ from diffvqa.stages._backbones.interface import level_slices
 from diffvqa.stages._backbones.placement import Placement
 from diffvqa.stages._backbones.pooling import pool_to_grid
 from diffvqa.stages._backbones.registry import load_backbone
+from diffvqa.stages._denoiser_training.architecture import build_untrained
+from diffvqa.stages._denoiser_training.recipe import Architecture
 from diffvqa.stages._diffusion.autoencoder import to_model_range
 from diffvqa.stages._diffusion.denoising import denoise, noise_generators
 from diffvqa.stages._diffusion.model_folder import load_model_folder
@@ -84,8 +86,12 @@ def test_the_maps_are_those_of_the_last_step(tiny_model: Path) -> None:
     np.testing.assert_allclose(features.multiscale, expected, rtol=2e-3, atol=2e-3)
 
 
-def test_compiled_networks_give_the_same_maps(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced as for a real compiler, and then run as it is: what matters is that the maps get out of the graph."""
+def test_compiled_networks_give_the_same_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for a real compiler, and then run as it is: what matters is that the maps get out of the graph.
+
+    Tracing takes its time for every layer, so the model has as few as there can be.
+    """
+    build_untrained(Architecture(widths=(16, 16), attention=(False, True)), seed=7).save(tmp_path)
     compiled, compile_module = [], torch.nn.Module.compile
 
     def trace(module: torch.nn.Module) -> None:
@@ -93,7 +99,7 @@ def test_compiled_networks_give_the_same_maps(tiny_model: Path, monkeypatch: pyt
         compile_module(module, backend="eager", fullgraph=True)
 
     monkeypatch.setattr(torch.nn.Module, "compile", trace)
-    recipe = recipe_of(tiny_model)
+    recipe = recipe_of(tmp_path)
     views, seeds = some_views(2), [1, 2]
     expected = extractor(recipe)(views, seeds).multiscale
     assert compiled == []
