@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from diffvqa.cache._atomic import atomic_write_text
+from diffvqa.pipeline._config import parse_assignment
 
 from . import __doc__ as description
 from .photographs import list_training_pictures, read_photographs
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--take", type=int, help="photographs of the other rows (default: all)")
     parser.add_argument("--few", type=int, default=400, help="photographs of the rows that compare steps")
     parser.add_argument("--workers", type=int, default=1, help="decoding processes")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for every row")
     parser.add_argument("--quick", action="store_true", help="48 pictures made here, a few rows")
     parser.add_argument("--training-pictures", type=Path, metavar="FILE", help="only list those outside the test part")
     arguments = parser.parse_args()
@@ -48,7 +50,8 @@ def main() -> None:
             place = Workplace(Path(folder) / "photographs", Path(folder) / "work", _QUICK)
             show(chosen_rows(_QUICK_ROWS, few=24), place, scores_worse=chosen_rows(_SCORES_WORSE, few=24))
         return
-    place = Workplace(arguments.photographs, arguments.work, {"runtime.workers": arguments.workers})
+    options = dict(parse_assignment(each) for each in arguments.set)
+    place = Workplace(arguments.photographs, arguments.work, {"runtime.workers": arguments.workers, **options})
     asked = [name.strip() for name in arguments.rows.split(",") if name.strip()]
     named = ",".join(name for name in asked if name != _SEVERITY)
     sizes = {"few": arguments.few, "take": arguments.take}
