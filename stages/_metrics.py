@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -297,6 +298,8 @@ def _standardise(values: Array) -> Array:
 def _root_mean_square(values: Array) -> float:
     """Return the square root of the mean square; safe against overflow at any finite scale."""
     largest = float(np.abs(values).max())
+    if not math.isfinite(largest):  # a difference of numbers near the end of their range
+        return math.inf
     return float(np.sqrt(np.mean((values / largest) ** 2)) * largest) if largest else 0.0
 
 

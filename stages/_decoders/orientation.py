@@ -26,7 +26,8 @@ class Orientation(Enum):
     @property
     def filters(self) -> tuple[tuple[str, str | None], ...]:
         """Filters of libavfilter and their arguments, in order."""
-        return tuple(self.value)
+        # Python before 3.11.4 makes something else of a member's empty tuple.
+        return () if self is Orientation.UPRIGHT else tuple(self.value)
 
     @property
     def swaps_sides(self) -> bool:
