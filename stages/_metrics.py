@@ -61,7 +61,8 @@ def correlation_metrics(true: ArrayLike, predicted: ArrayLike) -> Metrics:
         return Metrics(nan, nan, nan, nan, nan, n=len(y), reason=reason)
     fit = _fit_to_scores(y, x)
     srcc, krcc, plcc, plcc_fitted, rmse_fitted = figures_of(y, x, fit.predictions)
-    return Metrics(srcc, krcc, plcc, plcc_fitted, rmse_fitted, n=len(y), reason=fit.reason)
+    reason = fit.reason or (_why_undefined(y, fit.predictions) if fit.predictions is not None else "")
+    return Metrics(srcc, krcc, plcc, plcc_fitted, rmse_fitted, n=len(y), reason=reason)
 
 
 def figures_of(y: Array, x: Array, fitted: Array | None) -> tuple[float, float, float, float, float]:
