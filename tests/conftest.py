@@ -39,6 +39,7 @@ LONGEST = (
     "test_ray_engine.py",
     "test_training.py",
     "test_documented_commands.py",
+    "test_mutated_videos.py",
     "test_command_line.py",
     "test_stage_two_on_ray.py",
 )

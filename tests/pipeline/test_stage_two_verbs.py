@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from stage_two_material import RECIPE, Material, make_material, write_dataset
@@ -16,6 +17,7 @@ from diffvqa.stages._fit_state import FitState
 from diffvqa.stages._metrics import correlation_metrics, median_metrics
 from diffvqa.stages._regressor_folder import load_regressors
 from diffvqa.stages._splits_file import read_splits
+from diffvqa.stages._train_recipe import TrainRecipe
 from diffvqa.stages._training_journal import TrainingJournal
 
 SMALL = [f"--set=train.{key}={getattr(RECIPE, key)}" for key in ("width", "tcab_patch", "tcab_width", "tcab_state")]
@@ -234,16 +236,29 @@ def test_a_search_goes_on_and_ends_with_a_recipe_that_trains(runs: Path, capsys:
     assert main(["train", "first", "--runs", str(runs), "--config", str(runs / "first/sweep/best.toml")]) == 0
 
 
-def test_a_recipe_that_does_worse_than_half_is_given_up(tmp_path: Path) -> None:
-    """One that learns nothing is not tried on the second split, once enough others have been."""
+def test_a_recipe_that_does_worse_than_half_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not tried on the second split, once enough others have been; what a fit is worth is said here."""
+    worth = {1e-3: 0.1, 2e-3: 0.7, 3e-3: 0.8}
+    fits: list[float] = []
+
+    def fit(_part: object, recipe: TrainRecipe, _device: object) -> SimpleNamespace:
+        fits.append(recipe.learning_rate)
+        return SimpleNamespace(curve=[SimpleNamespace(value=2 * worth[recipe.learning_rate])], best_epoch=0)
+
+    monkeypatch.setattr("diffvqa.stages._fitting.fit_regressor", fit)
     write_dataset(tmp_path, "first", make_material(24, frames=1))
-    assert sweep(tmp_path, 10, "--search", "learning_rate=1e-12,0.02,0.03", "--set", "train.epochs=2") == 0
+    assert sweep(tmp_path, 20, "--search", "learning_rate=1e-3,2e-3,3e-3") == 0
     trials = read_csv(tmp_path / "first/sweep/trials.csv")
     states = [trial["state"] for trial in trials]
-    assert set(states) == {"complete", "pruned"}
     assert states == sorted(states), "those given up stand below the complete ones"
-    assert {float(trial["learning_rate"]) for trial in trials if trial["state"] == "pruned"} == {1e-12}
-    assert float(trials[0]["learning_rate"]) > 1e-12
+    assert len(fits) == 2 * states.count("complete") + states.count("pruned")
+    for state in ("complete", "pruned"):
+        values = [float(trial["validation"]) for trial in trials if trial["state"] == state]
+        assert values, f"no trial is {state}"
+        assert values == sorted(values, reverse=True)
+    assert all(float(trial["learning_rate"]) < 3e-3 for trial in trials if trial["state"] == "pruned")
+    assert any(float(trial["learning_rate"]) == 1e-3 for trial in trials if trial["state"] == "pruned")
+    assert float(trials[0]["learning_rate"]) == 3e-3
 
 
 def test_a_search_never_reads_the_test_part(tmp_path: Path) -> None:
