@@ -112,7 +112,9 @@ class FeatureCache:
         self._opened: OrderedDict[str, ShardReader] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path | str]]:
-        return type(self), (self._location,)
+        # By a path or URL that means the same in another working directory.
+        local = isinstance(self._location, Path) or "://" not in self._location
+        return type(self), (Path(self._location).absolute() if local else self._location,)
 
     @property
     def url(self) -> str:

@@ -83,10 +83,9 @@ def ablate(
     from diffvqa.cache._atomic import atomic_write_text
     from diffvqa.pipeline._console import progress
     from diffvqa.pipeline._labelled import load_labelled
+    from diffvqa.pipeline._regressor_training import TrainingWork, regressor_trainer
     from diffvqa.pipeline._runs import DatasetRun
-    from diffvqa.pipeline._stage_two import training_setup
     from diffvqa.stages._train_recipe import ablations
-    from diffvqa.stages._training import train_all
     from diffvqa.stages._training_journal import TrainingJournal
 
     run = DatasetRun(settings.runtime.runs, "+".join(names))
@@ -96,12 +95,12 @@ def ablate(
     medians: dict[str, Metrics] = {}
     srcc: dict[str, list[float]] = {}
     journals = []
-    with progress(f"ablate {run.name}", len(variants) * settings.train.epochs * len(chosen)) as report:
+    epochs = len(variants) * settings.train.epochs * len(chosen)
+    with regressor_trainer(settings) as trainer, progress(f"ablate {run.name}", epochs) as report:
         for number, (variant, recipe) in enumerate(variants.items()):
             journal = TrainingJournal(run.folder / f"ablation-{number}", labelled.identity(recipe, chosen))
             journals.append(journal)
-            setup = training_setup(settings.runtime, journal, report.advance)
-            result = train_all(labelled, labelled.samples, chosen, recipe, setup)
+            result = trainer.train(TrainingWork(labelled, recipe), chosen, journal, report.advance).result
             medians[variant] = result.median(names[0])
             srcc[variant] = [trained.test[names[0]].srcc for trained in result.splits]
     rows = tuple(

@@ -40,16 +40,12 @@ def load_backbone(recipe: ExtractRecipe, runtime: Runtime) -> Backbone:
         BackboneError: The recipe does not fit the model.
         ConfigError: The device is not there.
     """
-    import torch
-
     from diffvqa.stages._backbones.placement import Placement
     from diffvqa.stages._backbones.registry import load_backbone as load_networks
     from diffvqa.stages._extraction import extraction_fingerprint
     from diffvqa.stages._view_extractor import ViewExtractor
 
-    keep_freed_memory()
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
+    use_threads(runtime)
     device = choose_device(runtime.device)
     placement = Placement(device, channels_last=runtime.channels_last, compiled=runtime.compile)
     networks = load_networks(recipe, placement)
@@ -60,6 +56,15 @@ def load_backbone(recipe: ExtractRecipe, runtime: Runtime) -> Backbone:
         batch_size=None if runtime.batch_size == "auto" else runtime.batch_size,
     )
     return Backbone(extractor, extraction_fingerprint(recipe, networks.fingerprint))
+
+
+def use_threads(runtime: Runtime) -> None:
+    """Have this process compute with as many threads as the runtime says, and keep memory that it frees."""
+    import torch
+
+    keep_freed_memory()
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,9 +16,12 @@ from diffvqa.pipeline import _options as options
 from diffvqa.pipeline._tables import PlainTable
 
 if TYPE_CHECKING:
-    from diffvqa.pipeline._config import Settings
+    from diffvqa.pipeline._config import Runtime, Settings
+    from diffvqa.pipeline._engines.interface import CallPlace
     from diffvqa.pipeline._labelled import LabelledSet
     from diffvqa.stages._metrics import Metrics
+    from diffvqa.stages._prediction import CalibratedRegressor
+    from diffvqa.stages._regressor_folder import LoadedRegressors
 
 _METHOD = "DiffVQA"
 Protocol = Literal["cross-data-set", "held-out"]
@@ -80,19 +83,24 @@ def evaluate(models: Sequence[str], on: Sequence[str], settings: Settings) -> tu
         FingerprintMismatchError: A data set's features are not those that a model was trained on.
         RegressorFolderError: A model is damaged.
         TrainingDataError: No video of a data set has both a score and features.
+        ClusterError: The Ray cluster cannot be used.
     """
     from diffvqa.pipeline._console import progress
+    from diffvqa.pipeline._engines.choice import choose_engine
+    from diffvqa.pipeline._engines.interface import as_done
     from diffvqa.pipeline._labelled import load_labelled
 
-    evaluations = []
-    with progress("evaluate", len(models) * len(on)) as report:
-        for name in on:
-            labelled = load_labelled([name], settings.runtime.runs).sets[0]
-            for model in models:
-                evaluations.append(_evaluate_one(model, labelled, settings))
-                report.advance()
-    by_model = {model: number for number, model in enumerate(models)}
-    return tuple(sorted(evaluations, key=lambda each: by_model[each.model]))
+    sets = [load_labelled([name], settings.runtime.runs).sets[0] for name in on]
+    cells = [_Cell.of(model, labelled, settings) for model in models for labelled in sets]
+    evaluations = {cell: _held_out(cell) for cell in cells if cell.is_held_out}
+    others = [cell for cell in cells if not cell.is_held_out]
+    with choose_engine(settings) as engine, progress("evaluate", len(cells)) as report:
+        report.set(len(evaluations), len(cells))
+        calls = (_PredictCall(cell.regressors(), cell.labelled, settings.runtime) for cell in others)
+        for number, predicted in as_done(engine, _mean_predictions, calls):
+            evaluations[others[number]] = _cross_data_set(others[number], predicted)
+            report.advance()
+    return tuple(evaluations[cell] for cell in cells)
 
 
 def grid_table(evaluations: Sequence[Evaluation]) -> PlainTable:
@@ -148,47 +156,101 @@ def predictions_csv(evaluations: Sequence[Evaluation]) -> str:
     return buffer.getvalue()
 
 
-def _evaluate_one(model: str, labelled: LabelledSet, settings: Settings) -> Evaluation:
-    from diffvqa.cache._fingerprint import Fingerprint
-    from diffvqa.pipeline._backbone import choose_device
-    from diffvqa.pipeline._runs import locate_trained_model
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    """A model and a data set to evaluate it on."""
+
+    model: str
+    folder: Path
+    loaded: LoadedRegressors
+    labelled: LabelledSet
+
+    @classmethod
+    def of(cls, model: str, labelled: LabelledSet, settings: Settings) -> _Cell:
+        """Load the model, and make sure that it was trained on such features."""
+        from diffvqa.cache._fingerprint import Fingerprint
+        from diffvqa.pipeline._runs import locate_trained_model
+        from diffvqa.stages._regressor_folder import load_regressors
+
+        folder = locate_trained_model(model, settings.runtime.runs)
+        loaded = load_regressors(folder)
+        settings_file = folder / "settings.toml"
+        ways_out = f"Extract '{labelled.name}' with the recipe in {settings_file}, or train on these features."
+        features = labelled.features
+        Fingerprint(loaded.extract["fingerprint"]).require_equal(
+            Fingerprint(features.header.fingerprint), features.url, ways_out
+        )
+        return cls(model, folder, loaded, labelled)
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the model was trained on the data set."""
+        return self.labelled.name in self.loaded.labels
+
+    def regressors(self) -> tuple[CalibratedRegressor, ...]:
+        """Return them on the scale of the first data set that the model was trained on."""
+        return self.loaded.calibrated()
+
+    def evaluation(self, protocol: Protocol, metrics: Metrics, predictions: Iterable[PredictedVideo]) -> Evaluation:
+        """Return what came of it."""
+        backbone = str(self.loaded.extract["recipe"]["model"])
+        trained_on = tuple(self.loaded.labels)
+        return Evaluation(self.model, trained_on, self.labelled.name, backbone, protocol, metrics, tuple(predictions))
+
+
+@dataclass(frozen=True)
+class _PredictCall:
+    """Regressors and a data set to predict, in this process or elsewhere."""
+
+    regressors: tuple[CalibratedRegressor, ...]
+    labelled: LabelledSet
+    runtime: Runtime
+
+
+def _mean_predictions(call: _PredictCall, place: CallPlace) -> dict[str, float]:
+    """Return the mean over the regressors of their scores, on their label scale, by video id."""
+    from diffvqa.pipeline._backbone import choose_device, use_threads
     from diffvqa.pipeline._stage_two import feature_memory
-    from diffvqa.stages._metrics import correlation_metrics, median_metrics
     from diffvqa.stages._prediction import check_shapes, predict_raw
-    from diffvqa.stages._regressor_folder import load_regressors, read_test_predictions
     from diffvqa.stages._video_store import VideoStore
 
-    folder = locate_trained_model(model, settings.runtime.runs)
-    loaded = load_regressors(folder)
-    trained_on = Fingerprint(loaded.extract["fingerprint"])
-    ways_out = f"Extract '{labelled.name}' with the recipe in {folder / 'settings.toml'}, or train on these features."
-    trained_on.require_equal(Fingerprint(labelled.features.header.fingerprint), labelled.features.url, ways_out)
-    if labelled.name in loaded.labels:
-        prefix = f"{labelled.name}/" if len(loaded.labels) > 1 else ""
-        splits = read_test_predictions(folder, labelled.name)
-        metrics = median_metrics([correlation_metrics(*zip(*split.values(), strict=True)) for split in splits])
-        predictions = tuple(
-            PredictedVideo(video_id.removeprefix(prefix), number, true, predicted)
-            for number, split in enumerate(splits)
-            for video_id, (true, predicted) in split.items()
-        )
-        protocol: Protocol = "held-out"
-    else:
-        device = choose_device(settings.runtime.device)
-        ids = [sample.video_id for sample in labelled.samples]
-        videos = VideoStore(labelled.features, ids, memory_limit=feature_memory(settings.runtime))
-        means = dict.fromkeys(ids, 0.0)
-        for each in loaded.calibrated():
-            regressor = each.regressor.to(device)
-            check_shapes(regressor, videos[ids[0]])
-            for video_id, raw in predict_raw(regressor, videos, ids).items():
-                means[video_id] += each.calibration(raw) / len(loaded.regressors)
-        true_scores = {sample.video_id: sample.score for sample in labelled.samples}
-        metrics = correlation_metrics(list(true_scores.values()), list(means.values()))
-        predictions = tuple(PredictedVideo(video_id, -1, true_scores[video_id], means[video_id]) for video_id in ids)
-        protocol = "cross-data-set"
-    backbone = str(loaded.extract["recipe"]["model"])
-    return Evaluation(model, tuple(loaded.labels), labelled.name, backbone, protocol, metrics, predictions)
+    runtime = place.applied_to(call.runtime)
+    use_threads(runtime)
+    device = choose_device(runtime.device)
+    ids = [sample.video_id for sample in call.labelled.samples]
+    videos = VideoStore(call.labelled.features, ids, memory_limit=feature_memory(runtime))
+    means = dict.fromkeys(ids, 0.0)
+    for each in call.regressors:
+        regressor = each.regressor.to(device)
+        check_shapes(regressor, videos[ids[0]])
+        for video_id, raw in predict_raw(regressor, videos, ids).items():
+            means[video_id] += each.calibration(raw) / len(call.regressors)
+    return means
+
+
+def _cross_data_set(cell: _Cell, predicted: Mapping[str, float]) -> Evaluation:
+    from diffvqa.stages._metrics import correlation_metrics
+
+    true = {sample.video_id: sample.score for sample in cell.labelled.samples}
+    metrics = correlation_metrics(list(true.values()), [predicted[video_id] for video_id in true])
+    predictions = (PredictedVideo(video_id, -1, true[video_id], predicted[video_id]) for video_id in true)
+    return cell.evaluation("cross-data-set", metrics, predictions)
+
+
+def _held_out(cell: _Cell) -> Evaluation:
+    from diffvqa.stages._metrics import correlation_metrics, median_metrics
+    from diffvqa.stages._regressor_folder import read_test_predictions
+
+    name = cell.labelled.name
+    prefix = f"{name}/" if len(cell.loaded.labels) > 1 else ""
+    splits = read_test_predictions(cell.folder, name)
+    metrics = median_metrics([correlation_metrics(*zip(*split.values(), strict=True)) for split in splits])
+    predictions = (
+        PredictedVideo(video_id.removeprefix(prefix), number, true, predicted)
+        for number, split in enumerate(splits)
+        for video_id, (true, predicted) in split.items()
+    )
+    return cell.evaluation("held-out", metrics, predictions)
 
 
 def _marked(cells: dict[tuple[str, str, str], Evaluation], trained: str, on: str) -> str:
@@ -217,6 +279,8 @@ def command(
         Path | None, typer.Option("--predictions", help="Write every prediction to this CSV file.", dir_okay=False)
     ] = None,
     device: options.Device = None,
+    engine: options.Engine = None,
+    address: options.Address = None,
     runs: options.Runs = None,
     config: options.Config = None,
     assignments: options.Set = None,
@@ -225,9 +289,13 @@ def command(
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Evaluate trained models on data sets: cross-data-set tests, and a grid of them."""
-    settings = options.settings_from(
-        config, assignments, {"runtime.device": device, "runtime.runs": runs}, show=show_config
-    )
+    chosen = {
+        "runtime.device": device,
+        "runtime.engine": engine,
+        "runtime.ray_address": address,
+        "runtime.runs": runs,
+    }
+    settings = options.settings_from(config, assignments, chosen, show=show_config)
     from diffvqa.cache._atomic import atomic_write_text
     from diffvqa.pipeline._console import tell
     from diffvqa.pipeline._train import metric_cells

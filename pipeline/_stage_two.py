@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from diffvqa.pipeline._allocator import keep_freed_memory
-from diffvqa.pipeline._backbone import choose_device
+from diffvqa.pipeline._backbone import choose_device, use_threads
 from diffvqa.pipeline._config import Runtime
-from diffvqa.stages._training import TrainingSetup
-from diffvqa.stages._training_journal import TrainingJournal
+from diffvqa.stages._training import FitStates, TrainingSetup
 
 _GIB = 2**30
 
 
 def training_setup(
-    runtime: Runtime, journal: TrainingJournal | None = None, on_epoch: Callable[[], None] = lambda: None
+    runtime: Runtime, journal: FitStates | None = None, on_epoch: Callable[[], None] = lambda: None
 ) -> TrainingSetup:
-    """Return where a training computes, as the runtime says.
+    """Return where a training computes, as the runtime says; this process then computes with the runtime's threads.
 
     Args:
         runtime: Device, memory and threads.
@@ -26,7 +24,7 @@ def training_setup(
     Raises:
         ConfigError: The device is not there.
     """
-    keep_freed_memory()
+    use_threads(runtime)
     return TrainingSetup(
         device=choose_device(runtime.device),
         memory_limit=feature_memory(runtime),

@@ -17,14 +17,11 @@ from diffvqa.pipeline import _options as options
 from diffvqa.pipeline._tables import PlainTable
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Study
     from optuna.trial import FrozenTrial
 
     from diffvqa.pipeline._config import Settings
-    from diffvqa.pipeline._console import ProgressReport
-    from diffvqa.pipeline._labelled import LabelledSets
     from diffvqa.pipeline._search_space import SearchSpace
-    from diffvqa.stages._splits import Split
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +97,8 @@ def sweep(
     """Try recipes on a data set's features until there are ``trials`` of them; an interrupted search goes on.
 
     A trial trains on the training part of each split and is judged on its validation part. Test parts are not read. A
-    trial that does worse than half of the others after some splits is given up.
+    trial that does worse than half of the others after some splits is given up. On a cluster several trials are under
+    way at once, one split of each at a time.
 
     Args:
         name: The data set's.
@@ -116,13 +114,16 @@ def sweep(
         CacheError: There are no features, or they are damaged.
         TrainingDataError: There are too few contents, or no usable scores.
         OutputError: The folder cannot be written.
+        ClusterError: The Ray cluster cannot be used.
     """
     import tomli_w
 
     from diffvqa.cache._atomic import atomic_write_text
     from diffvqa.pipeline._console import progress
+    from diffvqa.pipeline._engines.choice import choose_engine
     from diffvqa.pipeline._errors import ConfigError
     from diffvqa.pipeline._labelled import load_labelled
+    from diffvqa.pipeline._recipe_search import RecipeSearch, SearchMaterial
     from diffvqa.pipeline._runs import DatasetRun
     from diffvqa.pipeline._search_space import DEFAULT_SPACE
 
@@ -141,11 +142,12 @@ def sweep(
     before = len(_finished(study))
     if before:
         logger.info("%d trial(s) were there already", before)
-    with progress(f"sweep {name}", trials) as report:
+    material = SearchMaterial(labelled, chosen, settings.runtime)
+    with choose_engine(settings) as engine, progress(f"sweep {name}", trials) as report:
         report.set(before, trials)
-        study.optimize(
-            _Objective(labelled, chosen, settings, space, report), n_trials=max(0, trials - before), catch=()
-        )
+        search = RecipeSearch(study, engine, material, space, settings.train)
+        for _ in search.run(max(0, trials - before)):
+            report.advance()
     ranked = _ranked(study)
     if not any(trial.state == "complete" for trial in ranked):
         raise ConfigError(f"No trial of '{name}' was completed.", "Ask for more with --trials.")
@@ -154,50 +156,6 @@ def sweep(
     atomic_write_text(summary.best, tomli_w.dumps({"train": best}))
     atomic_write_text(folder / TRIALS_FILE, _trials_csv(ranked))
     return summary
-
-
-class _Objective:
-    """Trains one recipe on the splits and returns its mean value on their validation parts."""
-
-    def __init__(
-        self,
-        labelled: LabelledSets,
-        splits: Sequence[Split],
-        settings: Settings,
-        space: SearchSpace,
-        report: ProgressReport,
-    ) -> None:
-        from diffvqa.pipeline._stage_two import training_setup
-        from diffvqa.stages._training import checked_samples
-        from diffvqa.stages._video_store import VideoStore
-
-        self._splits, self._settings, self._space, self._report = splits, settings, space, report
-        self._setup = training_setup(settings.runtime)
-        self._samples = checked_samples(labelled.samples)
-        learned = dict.fromkeys(video_id for split in splits for video_id in (*split.train, *split.validation))
-        self._videos = VideoStore(labelled, tuple(learned), memory_limit=self._setup.memory_limit)
-
-    def __call__(self, trial: Trial) -> float:
-        import numpy as np
-        import optuna
-
-        from diffvqa.pipeline._search_space import suggest
-        from diffvqa.stages._fitting import fit_regressor
-        from diffvqa.stages._training import training_part
-
-        recipe = suggest(trial, self._space, self._settings.train)
-        values: list[float] = []
-        for number, split in enumerate(self._splits):
-            part = training_part(self._videos, self._samples, split)
-            fitted = fit_regressor(part, recipe, self._setup.device)
-            value = fitted.curve[fitted.best_epoch].value / 2
-            values.append(value if np.isfinite(value) else -1.0)
-            trial.report(float(np.mean(values)), number)
-            if number < len(self._splits) - 1 and trial.should_prune():
-                self._report.advance()
-                raise optuna.TrialPruned
-        self._report.advance()
-        return float(np.mean(values))
 
 
 def _open_study(folder: Path, identity: str, seed: int) -> Study:
@@ -274,6 +232,8 @@ def command(
     ] = None,
     cache: options.Cache = None,
     device: options.Device = None,
+    engine: options.Engine = None,
+    address: options.Address = None,
     runs: options.Runs = None,
     config: options.Config = None,
     assignments: options.Set = None,
@@ -282,9 +242,13 @@ def command(
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Search the training recipe for better settings, on validation parts alone."""
-    settings = options.settings_from(
-        config, assignments, {"runtime.device": device, "runtime.runs": runs}, show=show_config
-    )
+    chosen = {
+        "runtime.device": device,
+        "runtime.engine": engine,
+        "runtime.ray_address": address,
+        "runtime.runs": runs,
+    }
+    settings = options.settings_from(config, assignments, chosen, show=show_config)
     from diffvqa.pipeline._console import in_words, tell
     from diffvqa.pipeline._search_space import parse_space
 

@@ -15,13 +15,14 @@ from diffvqa.pipeline import _options as options
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import Tensor
 
     from diffvqa.pipeline._config import Settings
     from diffvqa.pipeline._labelled import LabelledSets
     from diffvqa.pipeline._manifest import Label
     from diffvqa.stages._metrics import Metrics
-    from diffvqa.stages._training import CrossValidation, TrainingSetup
+    from diffvqa.stages._splits import Split
+    from diffvqa.stages._train_recipe import TrainRecipe
+    from diffvqa.stages._training import CrossValidation
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,14 @@ def train(
         CacheError: There are no features, they are damaged, or the data sets have different ones.
         TrainingDataError: There are too few contents, or no usable scores.
         OutputError: The model folder cannot be written.
+        ClusterError: The Ray cluster cannot be used.
     """
     from diffvqa.pipeline._config import SETTINGS_FILE
     from diffvqa.pipeline._console import progress
     from diffvqa.pipeline._labelled import load_labelled
+    from diffvqa.pipeline._regressor_training import TrainingWork, regressor_trainer
     from diffvqa.pipeline._runs import DatasetRun
-    from diffvqa.pipeline._stage_two import training_setup
     from diffvqa.stages._regressor_folder import save_regressors
-    from diffvqa.stages._scan.selective_scan import choose_scan
-    from diffvqa.stages._training import train_all
     from diffvqa.stages._training_journal import TrainingJournal
 
     begun = time.monotonic()
@@ -113,21 +113,25 @@ def train(
     identity = labelled.identity(recipe, chosen, pretrained_on=before.identity(recipe, ()) if before else "")
     journal = TrainingJournal(run.folder / "training", identity)
     epochs = recipe.epochs * len(chosen) + (recipe.pretrain_epochs if before else 0)
-    with progress(f"train {run.name}", epochs) as report:
-        setup = training_setup(settings.runtime, journal, report.advance)
-        initial = _pretrained(before, settings, setup) if before else None
-        result = train_all(labelled, labelled.samples, chosen, recipe, setup, initial=initial)
+    with regressor_trainer(settings) as trainer, progress(f"train {run.name}", epochs) as report:
+        initial = None
+        if before is not None:
+            work = TrainingWork(before, recipe)
+            initial = trainer.pretrain(work, _whole_split(before, recipe), journal, report.advance)
+        trained = trainer.train(TrainingWork(labelled, recipe, initial), chosen, journal, report.advance)
     labels = {name: {"name": label.name, "note": label.note} for name, label in labelled.labels.items()}
     notes = {SETTINGS_FILE: settings.to_toml()}
-    save_regressors(run.model, result, train_recipe=recipe, extract=labelled.extract, labels=labels, notes=notes)
+    save_regressors(
+        run.model, trained.result, train_recipe=recipe, extract=labelled.extract, labels=labels, notes=notes
+    )
     journal.clear()
     return TrainSummary(
         model=run.model,
         labels=labelled.labels,
         videos=len(labelled.samples),
         unused=sum(each.unused for each in labelled.sets),
-        result=result,
-        scan=str(choose_scan(setup.device)) if recipe.tcab else "",
+        result=trained.result,
+        scan=trained.scan if recipe.tcab else "",
         seconds=time.monotonic() - begun,
     )
 
@@ -158,15 +162,12 @@ def metric_cells(metrics: Metrics) -> tuple[str, ...]:
     return (str(metrics.n), *("nan" if math.isnan(value) else f"{value:.3f}" for value in values))
 
 
-def _pretrained(before: LabelledSets, settings: Settings, setup: TrainingSetup) -> dict[str, Tensor]:
-    """Train on all videos of the data sets but those that the epoch is chosen on."""
+def _whole_split(before: LabelledSets, recipe: TrainRecipe) -> Split:
+    """Return a split that trains on all videos but those that the epoch is chosen on."""
     from dataclasses import replace
 
-    from diffvqa.stages._training import pretrain_regressor
-
-    split = before.splits(settings.train.model_copy(update={"splits": 1}), official=False)[0]
-    whole = replace(split, train=tuple(sorted((*split.train, *split.test))), test=())
-    return pretrain_regressor(before, before.samples, whole, settings.train, setup)
+    split = before.splits(recipe.model_copy(update={"splits": 1}), official=False)[0]
+    return replace(split, train=tuple(sorted((*split.train, *split.test))), test=())
 
 
 def command(
@@ -198,6 +199,8 @@ def command(
         int | None, typer.Option("--seed", help="Of splits, weights and batches (default: 0).", show_default=False)
     ] = None,
     device: options.Device = None,
+    engine: options.Engine = None,
+    address: options.Address = None,
     runs: options.Runs = None,
     config: options.Config = None,
     assignments: options.Set = None,
@@ -212,6 +215,8 @@ def command(
         "train.epochs": epochs,
         "train.seed": seed,
         "runtime.device": device,
+        "runtime.engine": engine,
+        "runtime.ray_address": address,
         "runtime.runs": runs,
     }
     settings = options.settings_from(config, assignments, chosen, show=show_config)

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,13 +24,29 @@ from diffvqa.stages._regressor import Regressor
 from diffvqa.stages._splits import Split
 from diffvqa.stages._train_recipe import TrainRecipe
 from diffvqa.stages._training_data import FeatureSource, VideoSample
-from diffvqa.stages._training_journal import TrainingJournal
 from diffvqa.stages._video_store import VideoStore
 
 logger = logging.getLogger(__name__)
 
 PRETRAINING = "pretraining"
 _MEMORY_LIMIT = 8 * 2**30
+
+
+class FitStates(Protocol):
+    """Where the states of fits are kept: a :class:`~diffvqa.stages._training_journal.TrainingJournal`, or memory."""
+
+    def state_of(self, fit: str, /) -> FitState | None:
+        """Return the latest state of the fit of that name; None when it has not begun."""
+        ...
+
+    def keep(self, fit: str, state: FitState, /) -> None:
+        """Keep a fit's latest state."""
+        ...
+
+
+def split_fit(split: Split) -> str:
+    """Return the name of the fit to a split."""
+    return f"split-{split.index}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,7 @@ class TrainingSetup:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     memory_limit: int = _MEMORY_LIMIT
     threads: int = 0
-    journal: TrainingJournal | None = None
+    journal: FitStates | None = None
     on_epoch: Callable[[str, EpochRecord], None] = lambda _fit, _record: None
 
     def state_of(self, fit: str) -> FitState | None:
@@ -145,7 +162,7 @@ def train_all(
 
     def train(split: Split, is_wanted: Callable[[], bool]) -> TrainedSplit:
         part = training_part(videos, by_id, split)
-        name = f"split-{split.index}"
+        name = split_fit(split)
         fitted = fit_regressor(
             part, recipe, setup.device, setup.hooks(name, is_wanted), initial=initial, state=setup.state_of(name)
         )

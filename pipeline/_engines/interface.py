@@ -6,7 +6,9 @@ driver, who alone holds the run, has put its mark there. A unit may therefore be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from diffvqa.cache._shards import StagedShard
     from diffvqa.pipeline._backbone import Backbone
+    from diffvqa.pipeline._config import Runtime
     from diffvqa.stages._decoding import VideoSource
     from diffvqa.stages._extraction import Decoding
 
@@ -82,6 +85,23 @@ class Place:
     on_video: OnVideo = ignore_video
 
 
+@dataclass(frozen=True)
+class CallPlace:
+    """Where a call finds itself.
+
+    Attributes:
+        device: As in ``runtime.device``.
+        threads: CPU threads to compute with; 0 for PyTorch's own choice.
+    """
+
+    device: str
+    threads: int
+
+    def applied_to(self, runtime: Runtime) -> Runtime:
+        """Return the runtime as it is here."""
+        return runtime.model_copy(update={"device": self.device, "threads": self.threads})
+
+
 class UnitWorker(Protocol):
     """Does units; several may be given to it at once, each from a thread of its own."""
 
@@ -129,13 +149,38 @@ class Engine(Protocol):
         """
         ...
 
-    def map(
-        self, function: Callable[[Argument], Result], arguments: Sequence[Argument]
-    ) -> Iterator[tuple[int, Result]]:
-        """Yield (place in ``arguments``, result) of every call as it is done, in any order.
+    @property
+    def calls_at_once(self) -> int:
+        """How many calls there is room for."""
+        ...
+
+    def submit(self, function: Callable[[Argument, CallPlace], Result], argument: Argument) -> Future[Result]:
+        """Have a call done, once, by whoever has room for it.
 
         Args:
-            function: Importable by name, or simple enough to be sent as it is; must not rely on this process.
-            arguments: Plain values.
+            function: Importable by name; must not rely on this process.
+            argument: Plain values, or what opens itself anew where it is sent.
         """
         ...
+
+
+def as_done(
+    engine: Engine, function: Callable[[Argument, CallPlace], Result], arguments: Iterable[Argument]
+) -> Iterator[tuple[int, Result]]:
+    """Yield (place in ``arguments``, result) of every call as it is done, in any order.
+
+    Args:
+        engine: Entered.
+        function: As :meth:`Engine.submit` takes it.
+        arguments: Taken as there is room.
+    """
+    coming = iter(enumerate(arguments))
+    running: dict[Future[Result], int] = {}
+    while True:
+        for number, argument in itertools.islice(coming, engine.calls_at_once - len(running)):
+            running[engine.submit(function, argument)] = number
+        if not running:
+            return
+        ended, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in ended:
+            yield running.pop(future), future.result()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from diffvqa.pipeline._engines.dispatch import Dispatcher, Workplace
 from diffvqa.pipeline._engines.interface import (
     Argument,
+    CallPlace,
     DoneUnit,
     OnVideo,
     Place,
@@ -88,12 +89,21 @@ class LocalEngine:
                 on_video(row.status == "failed")
             yield done
 
-    def map(
-        self, function: Callable[[Argument], Result], arguments: Sequence[Argument]
-    ) -> Iterator[tuple[int, Result]]:
-        """Yield the results one after the other, in order, computed in this process."""
-        for number, argument in enumerate(arguments):
-            yield number, function(argument)
+    @property
+    def calls_at_once(self) -> int:
+        """One."""
+        return 1
+
+    def submit(self, function: Callable[[Argument, CallPlace], Result], argument: Argument) -> Future[Result]:
+        """Do the call, in this process; it is done when this returns.
+
+        Raises:
+            Exception: What it raised.
+        """
+        place = self._places[0]
+        done: Future[Result] = Future()
+        done.set_result(function(argument, CallPlace(place.device, place.threads)))
+        return done
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

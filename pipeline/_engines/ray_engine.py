@@ -7,10 +7,11 @@ came of them, because a unit whose worker is lost must not wait for that worker'
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffvqa.pipeline._engines.dispatch import Dispatcher, WorkerLostError
-from diffvqa.pipeline._engines.interface import Argument, DoneUnit, OnVideo, Result, UnitTask, WorkUnit
+from diffvqa.pipeline._engines.interface import Argument, CallPlace, DoneUnit, OnVideo, Result, UnitTask, WorkUnit
 from diffvqa.pipeline._errors import ClusterError
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _UNITS_AT_ONCE = 2
-_CALLS_PER_CPU = 2
 _LONGEST_CLEARING_S = 60.0
 _BROKEN = "A worker of the Ray cluster cannot be started"
+_LOOK_THERE = "Look into the logs of Ray, and whether its nodes have memory enough."
 _LOOK = "Check that every node has the packages that diffvqa needs; its own code is sent along."
 
 
@@ -103,7 +104,7 @@ class RayEngine:
         from diffvqa.pipeline._engines.ray_parcels import Parcel
         from diffvqa.pipeline._engines.ray_workers import RayPlace
 
-        shape = self._shape(self._options.decoders)
+        shape = self._shape(self._options.decoders, self._options.threads_without_gpu)
         where = RayPlace(
             device="cuda" if shape.gpus else "cpu",
             threads=shape.threads,
@@ -122,31 +123,26 @@ class RayEngine:
                     on_video(row.status == "failed")
                 yield done
 
-    def map(
-        self, function: Callable[[Argument], Result], arguments: Sequence[Argument]
-    ) -> Iterator[tuple[int, Result]]:
-        """Yield (place in ``arguments``, result) of every call as it is done; each is a Ray task."""
+    @property
+    def calls_at_once(self) -> int:
+        """As many as model workers without decode workers, of a thread each where the settings name no number."""
+        return self._shape_of_calls.workers
+
+    def submit(self, function: Callable[[Argument, CallPlace], Result], argument: Argument) -> Future[Result]:
+        """Have a call done as a Ray task, which is begun again elsewhere when its worker is lost."""
         import ray
-        from ray.exceptions import RayTaskError
 
-        shape = self._shape(decoders=0)
-        call = ray.remote(num_cpus=shape.threads, num_gpus=shape.gpus, max_retries=self._options.attempts)(function)
-        most = _CALLS_PER_CPU * max(1, int(_resources().get("CPU", 1)))
-        running: dict[Any, int] = {}
-        coming = iter(enumerate(arguments))
-        while True:
-            while len(running) < most and (following := next(coming, None)) is not None:
-                running[call.remote(following[1])] = following[0]
-            if not running:
-                return
-            (ended, *_), _ = ray.wait(list(running), num_returns=1)
-            number = running.pop(ended)
-            try:
-                yield number, ray.get(ended)
-            except RayTaskError as error:
-                raise error.cause from error
+        shape = self._shape_of_calls
+        call = ray.remote(num_cpus=shape.threads, num_gpus=shape.gpus, max_retries=self._options.attempts - 1)(function)
+        place = CallPlace("cuda" if shape.gpus else "cpu", shape.threads)
+        lost = f"A worker of the Ray cluster was lost {self._options.attempts} times with the same work"
+        return _future_of(call.remote(argument, place), loss=lambda kind: ClusterError(f"{lost}: {kind}.", _LOOK_THERE))
 
-    def _shape(self, decoders: int) -> _Shape:
+    @functools.cached_property
+    def _shape_of_calls(self) -> _Shape:
+        return self._shape(decoders=0, threads_without_gpu=1)
+
+    def _shape(self, decoders: int, threads_without_gpu: int) -> _Shape:
         """Return what the cluster has room for."""
         options = self._options
         total = _resources()
@@ -155,7 +151,7 @@ class RayEngine:
         if needs_gpus and not has_gpus and not options.workers:
             raise ClusterError("The cluster has no GPU.", "Use --device cpu, or --set runtime.model_workers=N to wait.")
         gpus = int(needs_gpus or (has_gpus and options.device != "cpu"))
-        threads = options.threads or (1 if gpus else options.threads_without_gpu)
+        threads = options.threads or (1 if gpus else threads_without_gpu)
         if options.workers:
             return _Shape(gpus, threads, options.workers)
         nodes = _nodes()
@@ -294,12 +290,13 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
-def _future_of(reference: Any, *, death: str = "") -> Future[Any]:
+def _future_of(reference: Any, *, death: str = "", loss: Callable[[str], Exception] = WorkerLostError) -> Future[Any]:
     """Return what Ray will give for a reference, its errors told apart: the worker's loss, and what the work raised.
 
     Args:
-        reference: To the result of an actor's method.
+        reference: To the result of an actor's method, or of a task.
         death: What it means if the actor is dead for good; empty where that is a loss like any other.
+        loss: The error that tells of a loss, from a word on its kind.
     """
     from ray.exceptions import ActorDiedError, RayError, RayTaskError, RuntimeEnvSetupError
 
@@ -315,7 +312,7 @@ def _future_of(reference: Any, *, death: str = "") -> Future[Any]:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             future.set_exception(ClusterError(f"{death or _BROKEN}: {' '.join(lines[:1] + lines[-1:])}", _LOOK))
         elif isinstance(error, RayError):
-            future.set_exception(WorkerLostError(type(error).__name__))
+            future.set_exception(loss(type(error).__name__))
         else:
             future.set_exception(error)
 

@@ -25,6 +25,7 @@ from diffvqa.cache._errors import OutputError
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.cache._verify import verify
 from diffvqa.pipeline._config import Settings, resolve_settings
+from diffvqa.pipeline._engines.interface import CallPlace, as_done
 from diffvqa.pipeline._engines.local import LocalDecoding
 from diffvqa.pipeline._engines.ray_engine import ClusterOptions, RayEngine
 from diffvqa.pipeline._errors import ClusterError
@@ -150,21 +151,21 @@ def test_real_videos_give_the_same_features_here_and_there(cluster: Any, prepare
     assert list(Path(tempfile.gettempdir()).glob("diffvqa-scratch-*-models-*")) == []
 
 
-def where_it_runs(number: int) -> tuple[int, str]:
+def where_it_runs(number: int, _: CallPlace) -> tuple[int, str]:
     import diffvqa.stages
 
     return number * number, next(iter(diffvqa.stages.__path__))
 
 
-def fail_with_hint(number: int) -> int:
+def fail_with_hint(number: int, _: CallPlace) -> int:
     raise OutputError(f"number {number} cannot be written.", "Give up.")
 
 
 def test_calls_run_as_tasks_with_the_code_that_was_sent_along(cluster: Any) -> None:
     with engine(cluster) as there:
-        results = dict(there.map(where_it_runs, range(6)))
+        results = dict(as_done(there, where_it_runs, range(6)))
         with pytest.raises(OutputError, match=r"number 1 cannot be written\. Give up\."):
-            list(there.map(fail_with_hint, [1]))
+            there.submit(fail_with_hint, 1).result()
     assert {number: result[0] for number, result in results.items()} == {number: number**2 for number in range(6)}
     assert all("runtime_resources" in place for _, place in results.values())
 

@@ -245,7 +245,7 @@ def test_a_recipe_that_does_worse_than_half_is_given_up(tmp_path: Path, monkeypa
         fits.append(recipe.learning_rate)
         return SimpleNamespace(curve=[SimpleNamespace(value=2 * worth[recipe.learning_rate])], best_epoch=0)
 
-    monkeypatch.setattr("diffvqa.stages._fitting.fit_regressor", fit)
+    monkeypatch.setattr("diffvqa.pipeline._recipe_search.fit_regressor", fit)
     write_dataset(tmp_path, "first", make_material(24, frames=1))
     assert sweep(tmp_path, 20, "--search", "learning_rate=1e-3,2e-3,3e-3") == 0
     trials = read_csv(tmp_path / "first/sweep/trials.csv")
