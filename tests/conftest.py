@@ -41,7 +41,6 @@ LONGEST = (
     "test_documented_commands.py",
     "test_mutated_videos.py",
     "test_command_line.py",
-    "test_stage_two_on_ray.py",
 )
 
 # Nothing is timed: a busy machine must not make a test fail.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from filelock import FileLock
 from numba import boolean, float32, intp, void
 
 from diffvqa.stages._scan.conv_kernels import convolve_backward, convolve_forward
@@ -87,11 +88,15 @@ def _fill_cache() -> None:
     mark = folder / f"compiled-{hashlib.sha256(b''.join(made_of)).hexdigest()[:16]}"
     if mark.exists():
         return
-    program = f"from {__name__} import load_kernels; load_kernels()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-    if done.returncode == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+    folder.mkdir(parents=True, exist_ok=True)
+    # Workers of a cluster begin side by side: one compiles, the others wait for it.
+    with FileLock(folder / ".compiling.lock"):
+        if mark.exists():
+            return
+        program = f"from {__name__} import load_kernels; load_kernels()"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+        if done.returncode == 0:
+            mark.touch()
 
 
 def _compile(kernel: Any, *types: Any) -> Any:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ import psutil
 import pytest
 from cache_material import digests, fill, usable
 from conftest import MakeClip
+from elsewhere_material import grid, make_runs, model_files, sweep, train
 from engine_material import SHARD_VIDEOS, VIDEOS, extract_stub, processes_in, published
 
 from diffvqa.cache._errors import OutputError
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.cache._verify import verify
+from diffvqa.pipeline import _regressor_training as regressor_training
 from diffvqa.pipeline._config import Settings, resolve_settings
+from diffvqa.pipeline._engines import choice
 from diffvqa.pipeline._engines.interface import CallPlace, as_done
 from diffvqa.pipeline._engines.local import LocalDecoding
 from diffvqa.pipeline._engines.ray_engine import ClusterOptions, RayEngine
@@ -161,13 +165,37 @@ def fail_with_hint(number: int, _: CallPlace) -> int:
     raise OutputError(f"number {number} cannot be written.", "Give up.")
 
 
+def end_process(_: int, __: CallPlace) -> None:
+    os._exit(1)
+
+
 def test_calls_run_as_tasks_with_the_code_that_was_sent_along(cluster: Any) -> None:
     with engine(cluster) as there:
         results = dict(as_done(there, where_it_runs, range(6)))
         with pytest.raises(OutputError, match=r"number 1 cannot be written\. Give up\."):
             there.submit(fail_with_hint, 1).result()
+        with pytest.raises(ClusterError, match="was lost 2 times with the same work"):
+            there.submit(end_process, 0).result()
     assert {number: result[0] for number, result in results.items()} == {number: number**2 for number in range(6)}
     assert all("runtime_resources" in place for _, place in results.values())
+
+
+def test_a_training_a_search_and_a_grid_are_those_of_one_process_to_the_last_bit(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = make_runs(tmp_path)
+    pretrained = ("--pretrain", "second", "--set", "train.pretrain_epochs=1")
+    assert train(runs, *pretrained) == 0
+    here, searched = (model_files(runs), grid(runs)), sweep(runs, trials=3)
+    options = ("--engine", "ray", "--address", cluster.address)
+    with engine(cluster, decoders=0, workers=2) as entered:
+        for module in (choice, regressor_training):
+            monkeypatch.setattr(module, "choose_engine", lambda _settings: nullcontext(entered))
+        assert train(runs, *pretrained, *options) == 0
+        there = model_files(runs), grid(runs, *options)
+        monkeypatch.setattr(type(entered), "calls_at_once", 1)  # so that the study knows as much when it is asked
+        assert sweep(runs, *options, trials=3) == searched
+    assert there == here
 
 
 def test_too_small_a_cluster_and_one_that_is_not_there_are_clear_errors(cluster: Any, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ What is sent, and what comes back, goes through Ray's own serialisation; who doe
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from stage_two_material import RECIPE, make_material, write_dataset
+from elsewhere_material import grid, make_runs, model_files, sweep, train
 
 from diffvqa.pipeline import _regressor_training as regressor_training
-from diffvqa.pipeline._cli import main
 from diffvqa.pipeline._config import Settings
 from diffvqa.pipeline._engines import choice
 from diffvqa.pipeline._engines.interface import CallPlace, Engine
@@ -26,9 +24,6 @@ from diffvqa.stages._training_journal import TrainingJournal
 
 cloudpickle = pytest.importorskip("ray.cloudpickle")
 
-SMALL = [f"--set=train.{key}={getattr(RECIPE, key)}" for key in ("width", "tcab_patch", "tcab_width", "tcab_state")]
-SMALL += ["--set=train.learning_rate=0.02", "--set=train.batch_size=4", "--set=train.head_width=8"]
-SMALL += ["--set=runtime.threads=1"]
 ON_RAY = ("--engine", "ray", "--address", "10.0.0.1:6379")
 
 
@@ -76,21 +71,7 @@ def asked(engine: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    write_dataset(folder, "first", make_material(16, frames=2))
-    write_dataset(folder, "second", make_material(12, frames=2, scale=0.7))
-    assert main(["train", "second", "--runs", str(folder), "--splits", "1", "--epochs", "1", *SMALL]) == 0
-    return folder
-
-
-def train(runs: Path, *arguments: str) -> int:
-    return main(["train", "first", "--runs", str(runs), "--splits", "3", "--epochs", "2", *SMALL, *arguments])
-
-
-def model_files(runs: Path) -> dict[str, bytes]:
-    """All that a training wrote, but for its settings and the times of TensorBoard's files."""
-    kept = {".safetensors", ".json", ".csv"}
-    return {path.name: path.read_bytes() for path in (runs / "first/model").iterdir() if path.suffix in kept}
+    return make_runs(tmp_path_factory.mktemp("runs"))
 
 
 def test_splits_trained_in_calls_are_those_of_one_process_to_the_last_bit(runs: Path, asked: list[str]) -> None:
@@ -134,28 +115,13 @@ def test_splits_that_are_done_are_not_done_again_wherever_the_training_goes_on(
     assert model_files(runs) == here
 
 
-def test_a_grid_is_the_same(runs: Path, tmp_path: Path, asked: list[str]) -> None:
+def test_a_grid_is_the_same(runs: Path, asked: list[str]) -> None:
     assert train(runs) == 0
-    arguments = ["evaluate", "--runs", str(runs), "--set=runtime.threads=1"]
-    arguments += ["--model", "first", "--model", "second", "--on", "first", "--on", "second"]
-    for name, options in (("here", ()), ("there", ON_RAY)):
-        given = ["--json", str(tmp_path / f"{name}.json"), "--predictions", str(tmp_path / f"{name}.csv")]
-        assert main([*arguments, *given, *options]) == 0
-    assert (tmp_path / "there.csv").read_text() == (tmp_path / "here.csv").read_text()
-    figures = json.loads((tmp_path / "there.json").read_text())
-    assert figures == json.loads((tmp_path / "here.json").read_text())
+    figures, predictions = here = grid(runs)
+    assert grid(runs, *ON_RAY) == here
     assert [row["protocol"] for row in figures] == ["held-out", "cross-data-set", "cross-data-set", "held-out"]
+    assert len(predictions.splitlines()) > 28
     assert asked == ["10.0.0.1:6379"]
-
-
-def sweep(runs: Path, *arguments: str) -> list[list[str]]:
-    """Search anew; return the trials by number."""
-    shutil.rmtree(runs / "first/sweep", ignore_errors=True)
-    search = ("--search", "learning_rate=1e-4:3e-2:log", "--search", "width=2,4", "--set", "train.epochs=1")
-    command = ["sweep", "first", "--runs", str(runs), "--trials", "7", "--splits", "2", *search, *SMALL, *arguments]
-    assert main(command) == 0
-    rows = [line.split(",") for line in (runs / "first/sweep/trials.csv").read_text().splitlines()[1:]]
-    return sorted(rows, key=lambda row: int(row[0]))
 
 
 def test_a_search_tries_the_same_recipes_and_gives_up_the_same(
