@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from diffvqa.cache._schema import VideoRow
     from diffvqa.cache._verify import VerifyReport
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Look at a feature cache, check it, or join several."
+)
 app.command("import")(cache_import.command)
 
 CacheName = Annotated[

@@ -9,30 +9,13 @@ from typing import Annotated
 import typer
 
 from diffvqa.cache._errors import DiffVQAError
-from diffvqa.pipeline import _adapt as adapt
-from diffvqa.pipeline import _cache as cache
-from diffvqa.pipeline import _demo as demo
-from diffvqa.pipeline import _doctor as doctor
-from diffvqa.pipeline import _evaluate as evaluate
-from diffvqa.pipeline import _export as export
-from diffvqa.pipeline import _extract as extract
-from diffvqa.pipeline import _import_controller as import_controller
-from diffvqa.pipeline import _list_datasets as list_datasets
-from diffvqa.pipeline import _list_models as list_models
-from diffvqa.pipeline import _metrics as metrics
-from diffvqa.pipeline import _plan as plan
-from diffvqa.pipeline import _prepare as prepare
-from diffvqa.pipeline import _pretrain as pretrain
-from diffvqa.pipeline import _reconstruct as reconstruct
-from diffvqa.pipeline import _score as score
-from diffvqa.pipeline import _sweep as sweep
-from diffvqa.pipeline import _train as train
-from diffvqa.pipeline._report import verb as report
+from diffvqa.pipeline._verbs import VerbGroup
 
 _INTERRUPTED = 130
 
 app = typer.Typer(
     name="diffvqa",
+    cls=VerbGroup,
     help="No-reference video quality assessment with diffusion features.",
     epilog="Start with: diffvqa demo",
     no_args_is_help=True,
@@ -40,25 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("datasets")(list_datasets.command)
-app.command("models")(list_models.command)
-app.command("prepare")(prepare.command)
-app.command("plan")(plan.command)
-app.command("extract")(extract.command)
-app.command("train")(train.command)
-app.command("evaluate")(evaluate.command)
-app.command("sweep")(sweep.command)
-app.command("score")(score.command)
-app.command("report")(report.command)
-app.command("export")(export.command)
-app.command("metrics")(metrics.command)
-app.command("demo")(demo.command)
-app.command("doctor")(doctor.command)
-app.command("pretrain")(pretrain.command)
-app.command("adapt")(adapt.command)
-app.command("reconstruct")(reconstruct.command)
-app.command("import-controller")(import_controller.command)
-app.add_typer(cache.app, name="cache", help="Look at a feature cache, check it, or join several.")
 
 
 @dataclass

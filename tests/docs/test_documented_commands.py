@@ -6,6 +6,7 @@ it a line in ``UNDERSTOOD_ALONE`` with the reason.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -14,6 +15,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -21,6 +23,7 @@ from documented_commands import ROOT, Documented, documented_commands
 from stage_two_material import make_material, write_dataset
 
 from diffvqa.pipeline._cli import app, main
+from diffvqa.pipeline._verbs import VERBS, load_verb
 
 NEEDS_DATA = "needs the data set; its recipe is tested on a folder of the same layout"
 NEEDS_STORAGE = "needs an account; tested against an S3 server"
@@ -183,7 +186,7 @@ def _verb_and_options(text: str) -> tuple[str, set[str]]:
     options = _options(found)
     name = "diffvqa"
     for word in text.split()[1:]:
-        commands = getattr(found, "commands", None)
+        commands = _verbs() if name == "diffvqa" else getattr(found, "commands", None)
         if commands is None or word.startswith("-"):
             break
         if word == "VERB" or word not in commands:
@@ -192,6 +195,11 @@ def _verb_and_options(text: str) -> tuple[str, set[str]]:
         found, name = commands[word], word
         options = _options(found)
     return name, options
+
+
+@functools.cache
+def _verbs() -> dict[str, Any]:
+    return {name: load_verb(name) for name in VERBS}
 
 
 def _options(command: object) -> set[str]:
