@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from diffvqa.stages._stored_product import stored_linear
 
 _SMALLEST_STD = 1e-6
 
@@ -72,7 +73,7 @@ class Standardisation(nn.Module):
         """Return ``linear((rows - mean) / std)``.
 
         Args:
-            rows: (..., C n) of any float, n values of each channel side by side.
+            rows: (..., C n) as stored, n values of each channel side by side; without a gradient.
             linear: From C n values.
 
         Returns:
@@ -82,4 +83,4 @@ class Standardisation(nn.Module):
         weight = linear.weight / self.std.repeat_interleave(repeats)
         shift = weight @ self.mean.repeat_interleave(repeats)
         bias = -shift if linear.bias is None else linear.bias - shift
-        return F.linear(rows.to(weight.dtype), weight, bias)
+        return stored_linear(rows, weight, bias)

@@ -6,10 +6,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._mamba import BidirectionalMamba
+from diffvqa.stages._stored_product import stored_linear
 
 _HALF_RANGE = 127.5
 
@@ -55,7 +55,7 @@ class TemporalCoherenceAugmentation(nn.Module):
         # Pixels become -1 to 1 by way of the weights: to scale a copy of every frame would cost as much as the product.
         weight = self.embed.weight / _HALF_RANGE
         bias = self.embed.bias - self.embed.weight.sum(1)
-        tokens = F.linear(self._patches(frames), weight, bias) + self.position
+        tokens = stored_linear(self._patches(frames), weight, bias) + self.position
         tokens = tokens + time_embedding(frames.shape[1], tokens.shape[-1], tokens.device)[:, None]
         per_frame = tokens.shape
         tokens, mask = tokens.flatten(1, 2), frame_mask.repeat_interleave(self.side**2, dim=1)
@@ -65,11 +65,11 @@ class TemporalCoherenceAugmentation(nn.Module):
         return averaged
 
     def _patches(self, frames: Tensor) -> Tensor:
-        """Cut frames (B, F, S, S, 3) uint8 into (B, F, patches, 3 patch^2) float32 in [0, 255]."""
+        """Cut frames (B, F, S, S, 3) uint8 into (B, F, patches, 3 patch^2) uint8."""
         side, patch, leading = self.side, self.patch, frames.shape[:2]
         covered = frames[:, :, : side * patch, : side * patch]
         grid = covered.reshape(*leading, side, patch, side, patch, 3).transpose(3, 4)
-        return grid.reshape(*leading, side**2, 3 * patch**2).to(torch.float32)
+        return grid.reshape(*leading, side**2, 3 * patch**2)
 
 
 def time_embedding(frames: int, width: int, device: torch.device) -> Tensor:

@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 PRETRAINING = "pretraining"
 _MEMORY_LIMIT = 8 * 2**30
+# Of a training video, for the line to the label scale: as many as it was shown with at a time. Only two figures are
+# fitted, and to look at all crops of each video could take as long as the training.
+_LEARNED_CROPS = 1
 
 
 class FitStates(Protocol):
@@ -84,7 +87,8 @@ class TrainedSplit:
     Attributes:
         split: Which videos it was trained, validated and tested on.
         fitted: The regressor, its best epoch and its curve.
-        calibrations: By data set, the line from raw scores to its label scale, fitted on training and validation part.
+        calibrations: By data set, the line from raw scores to its label scale, fitted on training and validation part,
+            with one crop of each training video.
         validation: By data set.
         test: By data set, on the test part, which was used for nothing else.
         test_true: The scores of the test part by video id.
@@ -221,7 +225,8 @@ def _tested(
     fitted: FittedRegressor, part: TrainingPart, videos: VideoStore, tested: Sequence[VideoSample], split: Split
 ) -> TrainedSplit:
     learned = (*part.train, *part.validation)
-    raw = predict_raw(fitted.regressor, part.videos, [sample.video_id for sample in learned])
+    raw = predict_raw(fitted.regressor, part.videos, [sample.video_id for sample in part.train], crops=_LEARNED_CROPS)
+    raw |= predict_raw(fitted.regressor, part.videos, [sample.video_id for sample in part.validation])
     calibrations = {
         dataset: Calibration.fitted([raw[each.video_id] for each in those], [each.score for each in those])
         for dataset, those in _by_dataset(learned).items()

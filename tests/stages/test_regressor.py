@@ -218,9 +218,9 @@ def test_tcab_cuts_frames_into_patches() -> None:
     frames = torch.arange(2 * 17 * 17 * 3).remainder(251).to(torch.uint8).reshape(1, 2, 17, 17, 3)
     patches = module._patches(frames)
     assert patches.shape == (1, 2, 4, 192)
-    second_row_first_column = frames[0, 1, 8:16, 0:8].flatten().float()
-    assert torch.allclose(patches[0, 1, 2], second_row_first_column)
-    assert frames.dtype == torch.uint8
+    assert patches.dtype == torch.uint8
+    second_row_first_column = frames[0, 1, 8:16, 0:8].flatten()
+    assert torch.equal(patches[0, 1, 2], second_row_first_column)
 
 
 def test_tcab_tells_the_order_of_frames() -> None:
