@@ -49,6 +49,7 @@ _COLUMNS = pa.schema(
         "size": pa.int64(),
         "mtime_ns": pa.int64(),
         "sha256": pa.string(),
+        "etag": pa.string(),
         "mark_bytes": pa.int64(),
         "data_bytes": pa.int64(),
     },
@@ -173,15 +174,21 @@ class Catalogue:
         """Return the newest row of a video of this catalogue that failed."""
         return VideoRow.model_validate_json(self._rows["failed_row"][self._newest[video_id]].as_py())
 
-    def is_unchanged(self, video_id: str, path: Path | str) -> bool | None:
+    def is_unchanged(self, video_id: str, path: Path | str, at_url: SourceStamp | None = None) -> bool | None:
         """Whether the file of a video of this catalogue is the one its newest row speaks of; None when it is gone.
 
         Args:
             video_id: The video's.
             path: Of its file now.
+            at_url: Its stamp now, where it lies at a URL.
         """
         line = self._newest[video_id]
         size, mtime_ns = self._sizes[line], self._times[line]
+        if at_url is not None:
+            stored = self._stamp(line)
+            if not at_url.is_there:
+                return None if stored.is_there else True
+            return at_url.same_content_as(stored)
         try:
             stat = os.stat(path)  # noqa: PTH116  # making a Path of each of 100,000 takes longer than asking for it
         except OSError:
@@ -228,10 +235,10 @@ class Catalogue:
         if not after.is_there:
             return True
         same_content = bool(before.sha256) and before.sha256 == after.sha256
-        return same_content or (before.size, before.mtime_ns) == (after.size, after.mtime_ns)
+        return same_content or before.is_like(after)
 
     def _stamp(self, line: int) -> SourceStamp:
-        stored = {name: self._rows[name][line].as_py() for name in ("size", "mtime_ns", "sha256")}
+        stored = {name: self._rows[name][line].as_py() for name in ("size", "mtime_ns", "sha256", "etag")}
         return SourceStamp(path="", **stored)
 
 
@@ -256,7 +263,7 @@ def lines_of_mark(name: str, sealed: bytes, where: str, fingerprint_digest: str)
     for entry, row in enumerate(mark["rows"]):
         ok, source = row["status"] == "ok", row["source"]
         whole_row = None if ok else json.dumps(row)
-        stamp = (source["size"], source["mtime_ns"], source["sha256"])
+        stamp = (source["size"], source["mtime_ns"], source["sha256"], source.get("etag", ""))
         place = (name, entry, slot, row["extents"].get("frame", 0))
         lines.append((row["video_id"], ok, row["reason"], whole_row, *place, *stamp, len(sealed), data_bytes))
         slot += ok
@@ -343,6 +350,9 @@ def parse_part(base: str, content: bytes, fingerprint_digest: str) -> pa.Table |
         return None
     table = pa.ipc.open_file(content, memory_pool=pa.system_memory_pool()).read_all()
     metadata = table.schema.metadata or {}
+    if "etag" not in table.column_names:  # of a cache that knew no videos at URLs
+        none = pa.array([""] * len(table), pa.string())
+        table = table.add_column(_COLUMNS.get_field_index("etag"), _COLUMNS.field("etag"), none)
     is_ours = (metadata.get(_VERSION), metadata.get(_FINGERPRINT)) == (b"1", fingerprint_digest.encode())
     return table.replace_schema_metadata(None) if is_ours and table.schema.equals(_COLUMNS) else None
 

@@ -11,10 +11,17 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
-from diffvqa.cache._errors import CacheCorruptError, CacheMissingError, FingerprintMismatchError, SchemaTooNewError
+from diffvqa.cache._errors import (
+    CacheCorruptError,
+    CacheMissingError,
+    CacheUnreachableError,
+    FingerprintMismatchError,
+    SchemaTooNewError,
+)
 from diffvqa.cache._fingerprint import Fingerprint, FingerprintValue
 from diffvqa.cache._sealed import seal, unseal
-from diffvqa.cache._storage import Storage
+from diffvqa.cache._source_files import digest, is_url, look_up
+from diffvqa.cache._storage import Listed, Storage
 
 SCHEMA_VERSION = 1
 HEADER_FILE = "cache.json"
@@ -108,34 +115,55 @@ class SourceStamp(_Stored):
     """A video file as it was when it was read; a change means that its features are stale.
 
     Attributes:
-        path: Where it lay.
+        path: Where it lay, a path or a URL.
         size: Bytes; -1 when there was no file.
-        mtime_ns: Time of modification, nanoseconds since the epoch; -1 when there was no file.
+        mtime_ns: Time of modification, nanoseconds since the epoch; -1 when there was no file, or it is not known.
         sha256: Of its content, in hexadecimal; empty where it was not taken.
+        etag: What the server of a URL named the content by; empty for a file of this machine.
     """
 
     path: str
     size: int
     mtime_ns: int
     sha256: str = ""
+    etag: str = ""
 
     @classmethod
-    def of(cls, path: Path) -> SourceStamp:
-        """Return the stamp of the file at ``path`` as it is now, without reading it."""
+    def of(cls, location: Path | str) -> SourceStamp:
+        """Return the stamp of a file as it is now, without reading it.
+
+        Raises:
+            CacheUnreachableError: It lies at a URL whose server does not answer.
+        """
+        if is_url(location):
+            return cls.listed(str(location), look_up(str(location)))
+        path = Path(location)
         try:
             stat = path.stat()
         except OSError:
-            return cls(path=str(path), size=ABSENT, mtime_ns=ABSENT)
+            return cls.absent(path)
         return cls(path=str(path), size=stat.st_size, mtime_ns=stat.st_mtime_ns)
+
+    @classmethod
+    def listed(cls, url: str, found: Listed | None) -> SourceStamp:
+        """Return the stamp of a file at a URL from what is known of it there, None where it is not there."""
+        if found is None:
+            return cls.absent(url)
+        return cls(path=url, size=found.size, mtime_ns=found.mtime_ns, etag=found.etag)
+
+    @classmethod
+    def absent(cls, location: Path | str) -> SourceStamp:
+        """Return the stamp of a file that is not there."""
+        return cls(path=str(location), size=ABSENT, mtime_ns=ABSENT)
 
     def with_content(self) -> SourceStamp:
         """Return this stamp with the file's digest, which is empty if the file changed since or cannot be read."""
-        path, digest = Path(self.path), ""
-        if path.is_file():  # to open a pipe would wait for ever
-            with contextlib.suppress(OSError), path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        unchanged = SourceStamp.of(path) == self.model_copy(update={"sha256": ""})
-        return self.model_copy(update={"sha256": digest if unchanged else ""})
+        content = ""
+        with contextlib.suppress(OSError, CacheUnreachableError):
+            content = self._digest()
+            if SourceStamp.of(self.path) != self.model_copy(update={"sha256": ""}):
+                content = ""
+        return self.model_copy(update={"sha256": content})
 
     @property
     def is_there(self) -> bool:
@@ -145,13 +173,31 @@ class SourceStamp(_Stored):
     def same_content_as(self, stored: SourceStamp) -> bool:
         """Whether this file, as it is now, is the one that was stamped; its path may be another.
 
-        Size and time of modification decide; where the time alone differs, as in a copy, the content does.
+        Size and time of modification decide, or a server's name for the content; where these differ but for the size,
+        as in a copy, the content does.
         """
-        if (self.size, self.mtime_ns) == (stored.size, stored.mtime_ns):
+        if self.is_like(stored):
             return True
         if self.size != stored.size or not stored.sha256:
             return False
         return (self.sha256 or self.with_content().sha256) == stored.sha256
+
+    def is_like(self, other: SourceStamp) -> bool:
+        """Whether all that is known without reading says that this and another are the same content."""
+        if self.size != other.size:
+            return False
+        if self.etag or other.etag:
+            return self.etag == other.etag
+        return self.mtime_ns == other.mtime_ns and (self.mtime_ns != ABSENT or not self.is_there)
+
+    def _digest(self) -> str:
+        if is_url(self.path):
+            return digest(self.path)
+        path = Path(self.path)
+        if not path.is_file():  # to open a pipe would wait for ever
+            return ""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class VideoRow(_Stored):

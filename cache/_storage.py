@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,11 +51,15 @@ class Listed:
         name: Its path from the storage's root, parts separated by slashes.
         size: Bytes; 0 for a folder.
         is_folder: Whether it is one.
+        mtime_ns: Time of modification, nanoseconds since the epoch; -1 where it is not told.
+        etag: What an object store or a web server names this content by; empty where it is not told.
     """
 
     name: str
     size: int
     is_folder: bool
+    mtime_ns: int = -1
+    etag: str = ""
 
     @property
     def base(self) -> str:
@@ -88,6 +93,14 @@ class Storage(ABC):
     @abstractmethod
     def upload(self, path: Path, name: str) -> None:
         """Copy a file of this machine to ``name`` in one step, without holding it in memory."""
+
+    @abstractmethod
+    def download(self, name: str, path: Path) -> None:
+        """Copy a file to a new one of this machine, without holding it in memory."""
+
+    @abstractmethod
+    def look_up(self, name: str) -> Listed | None:
+        """Return what is known of a file without reading it; None when there is none."""
 
     @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
@@ -177,6 +190,25 @@ class LocalStorage(Storage):
     def upload(self, path: Path, name: str) -> None:
         with atomic_output(self.root / name) as unfinished, reporting_output_errors(self.root / name):
             shutil.copyfile(path, unfinished)
+
+    @override
+    def download(self, name: str, path: Path) -> None:
+        try:
+            shutil.copyfile(self.root / name, path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _unreachable(str(self.root / name), error) from error
+
+    @override
+    def look_up(self, name: str) -> Listed | None:
+        path = self.root / name
+        try:
+            return None if path.is_dir() else _listed(name, path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unreachable(str(path), error) from error
 
     @override
     def create(self, name: str, content: bytes) -> bool:
@@ -322,6 +354,29 @@ class ObjectStorage(Storage):
             self._files.put_file(str(path), self._at(name))
 
     @override
+    def download(self, name: str, path: Path) -> None:
+        try:
+            expected = self._files.info(self._at(name)).get("size")
+            self._files.get_file(self._at(name), str(path))
+        except FileNotFoundError:
+            raise
+        except self._failures as error:
+            raise _unreachable(self.describe(name), error) from error
+        received = path.stat().st_size
+        if expected is not None and received != expected:
+            raise _unreachable(self.describe(name), OSError(f"{received} of {expected} bytes came"))
+
+    @override
+    def look_up(self, name: str) -> Listed | None:
+        try:
+            entry = self._files.info(self._at(name))
+        except FileNotFoundError:
+            return None
+        except self._failures as error:
+            raise _unreachable(self.describe(name), error) from error
+        return None if entry["type"] == "directory" else self._listed(entry)
+
+    @override
     def create(self, name: str, content: bytes) -> bool:
         try:
             self._files.pipe_file(self._at(name), content, mode="create")
@@ -402,8 +457,10 @@ class ObjectStorage(Storage):
         return str(entry["name"]).rstrip("/").removeprefix(self._path).lstrip("/")
 
     def _listed(self, entry: dict[str, Any]) -> Listed:
-        is_folder = entry["type"] == "directory"
-        return Listed(self._relative(entry), 0 if is_folder else int(entry["size"]), is_folder)
+        if entry["type"] == "directory":
+            return Listed(self._relative(entry), 0, is_folder=True)
+        etag = entry.get("ETag") or entry.get("etag") or ""
+        return Listed(self._relative(entry), int(entry["size"] or 0), False, _modified(entry), str(etag).strip('"'))
 
 
 def is_ours(listed: Listed) -> bool:
@@ -412,8 +469,18 @@ def is_ours(listed: Listed) -> bool:
 
 
 def _listed(name: str, path: Path | os.DirEntry[str]) -> Listed:
-    is_folder = path.is_dir()
-    return Listed(name, 0 if is_folder else path.stat().st_size, is_folder)
+    if path.is_dir():
+        return Listed(name, 0, is_folder=True)
+    stat = path.stat()
+    return Listed(name, stat.st_size, is_folder=False, mtime_ns=stat.st_mtime_ns)
+
+
+def _modified(entry: dict[str, Any]) -> int:
+    """Return when a file was modified, in nanoseconds since the epoch; -1 where fsspec does not tell."""
+    told = entry.get("LastModified") or entry.get("mtime") or entry.get("created")
+    if isinstance(told, datetime):
+        return round(told.timestamp() * 1e6) * 1000
+    return round(told * 1e6) * 1000 if isinstance(told, int | float) else -1
 
 
 def _name(listed: Listed) -> str:

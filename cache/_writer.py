@@ -15,6 +15,7 @@ from diffvqa.cache._run_lock import WRITERS_FOLDER, Run, begin_run
 from diffvqa.cache._schema import (
     HEADER_FILE,
     CacheHeader,
+    SourceStamp,
     VideoRow,
     read_header,
     require_same_features,
@@ -30,6 +31,7 @@ from diffvqa.cache._shards import (
     remove_unmarked,
     run_of,
 )
+from diffvqa.cache._source_files import is_url, look_up_all
 from diffvqa.cache._storage import Storage, is_ours, open_storage
 
 logger = logging.getLogger(__name__)
@@ -160,10 +162,15 @@ class CacheWriter:
         """Compare the videos asked for with what is there.
 
         Args:
-            sources: (video id, path of its file) of every video of the data set.
+            sources: (video id, path or URL of its file) of every video of the data set.
             retry_failed: Try the earlier failures again.
+
+        Raises:
+            CacheUnreachableError: The server of such a URL does not answer.
         """
-        catalogue = self._catalogue
+        catalogue, sources = self._catalogue, tuple(sources)
+        known = (str(place) for video_id, place in sources if is_url(place) and video_id in catalogue)
+        at_urls = {url: SourceStamp.listed(url, found) for url, found in look_up_all(known).items()}
         pending, done, failed, new, changed, gone = [], [], [], [], [], []
         asked = set()
         for video_id, path in sources:
@@ -172,7 +179,8 @@ class CacheWriter:
                 new.append(video_id)
                 pending.append(video_id)
                 continue
-            is_ok, is_unchanged = catalogue.is_ok(video_id), catalogue.is_unchanged(video_id, path)
+            is_ok = catalogue.is_ok(video_id)
+            is_unchanged = catalogue.is_unchanged(video_id, path, at_urls.get(str(path)) if at_urls else None)
             if is_ok and is_unchanged is None:
                 gone.append(video_id)
                 done.append(video_id)

@@ -180,8 +180,8 @@ def connected(options: ClusterOptions) -> ExitStack:
     Raises:
         ClusterError: Ray is not installed, or the cluster cannot be reached.
     """
+    from diffvqa.cache._scratch import scratch_folder
     from diffvqa.pipeline._engines.ray_parcels import copy_code
-    from diffvqa.pipeline._engines.scratch import scratch_folder
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -262,7 +262,7 @@ def _clear_scratch(purpose: str) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from diffvqa.pipeline._engines.scratch import remove_all
+    from diffvqa.cache._scratch import remove_all
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     clear = ray.remote(num_cpus=0)(remove_all)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffvqa.pipeline._engines.scratch import scratch_folder
+from diffvqa.cache._scratch import scratch_folder
 
 if TYPE_CHECKING:
     from ray import ObjectRef
