@@ -16,10 +16,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -32,6 +34,7 @@ from diffvqa.cache._schema import SCHEMA_VERSION, ArraySpec, CacheHeader, Source
 from diffvqa.cache._shards import ShardEntry, ShardWriter, StagedShard
 from diffvqa.cache._storage import open_storage
 from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline._engines import dispatch
 from diffvqa.pipeline._engines.interface import DoneUnit, Place, WorkUnit
 from diffvqa.pipeline._engines.local import LocalDecoding
 from diffvqa.pipeline._engines.ray_engine import ClusterOptions, RayEngine
@@ -99,11 +102,22 @@ class SleepingWorker:
 
 @dataclass(frozen=True)
 class Measured:
-    """One run once all workers are there: wall time of its last three quarters, the driver's own time, and memory."""
+    """One run once all workers are there: times of its last three quarters, and memory.
+
+    Attributes:
+        shards: How many there were.
+        seconds_per_shard: Wall time.
+        driver_seconds_per_shard: Wall time in which the driver was not waiting for its workers.
+        driver_cpu_seconds_per_shard: CPU time of the driver's process, Ray's threads in it included.
+        memory_early: Bytes that the driver had after a tenth of the shards.
+        memory_late: At the end.
+        progress: Videos that it was told of.
+    """
 
     shards: int
     seconds_per_shard: float
     driver_seconds_per_shard: float
+    driver_cpu_seconds_per_shard: float
     memory_early: int
     memory_late: int
     progress: int
@@ -114,20 +128,29 @@ def run(address: str, *, videos: int, workers: int, seconds: float) -> Measured:
     decoding = LocalDecoding(ExtractRecipe(), 1, timeout=60, memory=2048, attempts=1)
     options = ClusterOptions(address=address, workers=workers, threads=1, decoders=1)
     names = [f"video {number:06d}" for number in range(videos)]
-    marks: list[tuple[float, float, int]] = []
-    counted = 0
+    marks: list[tuple[float, float, float, int]] = []
+    counted, waited = 0, 0.0
 
     def count(_failed: bool) -> None:
         nonlocal counted
         counted += 1
 
+    def wait_and_count(*arguments: Any, **options: Any) -> Any:
+        nonlocal waited
+        begun = time.perf_counter()
+        ended = wait(*arguments, **options)
+        waited += time.perf_counter() - begun
+        return ended
+
     def watched(units: Iterator[DoneUnit]) -> Iterator[DoneUnit]:
         process = psutil.Process()
         for done in units:
-            marks.append((time.perf_counter(), time.process_time(), process.memory_info().rss))
+            now = time.perf_counter()
+            marks.append((now, now - waited, time.process_time(), process.memory_info().rss))
             yield done
 
     with (
+        patch.object(dispatch, "wait", wait_and_count),
         tempfile.TemporaryDirectory(dir=_fast_folder()) as folder,
         CacheWriter(folder, header(), shard_videos=SHARD_VIDEOS) as writer,
         RayEngine(options, decoding) as engine,
@@ -136,8 +159,8 @@ def run(address: str, *, videos: int, workers: int, seconds: float) -> Measured:
         units = work_units(names, dict.fromkeys(names, "none"), SHARD_VIDEOS)
         publish_units(writer, watched(engine.run(task, units, count)))
     first = len(marks) // 4  # before that workers may still be starting
-    seconds, driver_seconds = ((marks[-1][clock] - marks[first][clock]) / (len(marks) - 1 - first) for clock in (0, 1))
-    return Measured(len(marks), seconds, driver_seconds, marks[len(marks) // 10][2], marks[-1][2], counted)
+    wall, own, cpu = ((marks[-1][clock] - marks[first][clock]) / (len(marks) - 1 - first) for clock in (0, 1, 2))
+    return Measured(len(marks), wall, own, cpu, marks[len(marks) // 10][3], marks[-1][3], counted)
 
 
 def header() -> CacheHeader:
@@ -178,9 +201,9 @@ def measure_scale(address: str, videos: int) -> Table:
     table.add_column("figure")
     table.add_column("measured", justify="right")
     table.add_row(
-        "driver's CPU time per shard (under 5 ms is wanted)",
-        f"{measured.driver_seconds_per_shard * 1e3:.2f} ms",
+        "driver's own wall time per shard (under 5 ms is wanted)", f"{measured.driver_seconds_per_shard * 1e3:.2f} ms"
     )
+    table.add_row("driver's CPU time per shard", f"{measured.driver_cpu_seconds_per_shard * 1e3:.2f} ms")
     table.add_row("wall time per shard, workers included", f"{measured.seconds_per_shard * 1e3:.2f} ms")
     table.add_row(
         "driver's memory after a tenth, and at the end",
