@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from diffvqa.cache._errors import CacheUnreachableError
 from diffvqa.cache._fingerprint import Fingerprint
 from diffvqa.cache._schema import SCHEMA_VERSION, CacheHeader, SourceStamp, VideoRow
 from diffvqa.cache._shards import ShardEntry
@@ -45,22 +46,23 @@ def shard_entry(result: ExtractedVideo | FailedVideo, stamps: Mapping[str, Sourc
 
     Args:
         result: Its features, or why there are none.
-        stamps: By video id, of the files as they were before they were decoded.
+        stamps: By video id, of the files of this machine as they were before they were decoded.
     """
+    stamp = _stamp_of(result, stamps)
     if isinstance(result, FailedVideo):
         row = VideoRow(
             video_id=result.source.video_id,
             status="failed",
             reason=result.reason,
             detail=result.detail,
-            source=stamps[result.source.video_id].with_content(),
+            source=stamp,
         )
         return ShardEntry(row, None)
     decoded = result.decoded
     row = VideoRow(
         video_id=decoded.source.video_id,
         status="ok",
-        source=stamps[decoded.source.video_id].with_content(),
+        source=stamp,
         frame_indices=tuple(decoded.frame_indices.tolist()),
         timestamps=tuple(decoded.timestamps.tolist()),
         crop_positions=tuple((int(top), int(left)) for top, left in decoded.crop_positions),
@@ -73,3 +75,16 @@ def shard_entry(result: ExtractedVideo | FailedVideo, stamps: Mapping[str, Sourc
         note=decoded.note,
     )
     return ShardEntry(row, result.arrays)
+
+
+def _stamp_of(result: ExtractedVideo | FailedVideo, stamps: Mapping[str, SourceStamp]) -> SourceStamp:
+    source = result.source if isinstance(result, FailedVideo) else result.decoded.source
+    fetched = result.stamp if isinstance(result, FailedVideo) else result.decoded.stamp
+    if fetched is not None:
+        return fetched
+    if source.video_id in stamps:
+        return stamps[source.video_id].with_content()
+    try:  # given up before it could be fetched, or with who fetched it
+        return SourceStamp.of(source.location)
+    except CacheUnreachableError:
+        return SourceStamp.absent(source.location)

@@ -98,7 +98,7 @@ def extract(
 
     # Not taken apart before they are needed: of 100,000 paths that takes a second.
     files = {row.video_id: row.location for row in manifest.rows}
-    location, runtime = _everywhere(cache or run.features), settings.runtime
+    location, runtime = str(_everywhere(cache or run.features)), settings.runtime
     is_here = computes_here(settings)
     backbone = load_backbone(
         settings.extract, runtime if is_here else runtime.model_copy(update={"device": "cpu", "compile": False})
@@ -129,7 +129,7 @@ def work_units(video_ids: Sequence[str], files: Mapping[str, str], videos: int) 
 
     Args:
         video_ids: What is to be done, in the order of the manifest.
-        files: Path of each video's file.
+        files: Path or URL of each video's file.
         videos: Of a unit.
     """
     from diffvqa.pipeline._engines.interface import WorkUnit
@@ -138,7 +138,7 @@ def work_units(video_ids: Sequence[str], files: Mapping[str, str], videos: int) 
     for number, begin in enumerate(range(0, len(video_ids), videos)):
         ids = video_ids[begin : begin + videos]
         # Absolute: workers may have another working directory.
-        yield WorkUnit(number, tuple(VideoSource(each, Path(files[each]).absolute()) for each in ids))
+        yield WorkUnit(number, tuple(VideoSource(each, _everywhere(files[each])) for each in ids))
 
 
 @dataclass(frozen=True)
@@ -176,11 +176,11 @@ def publish_units(writer: CacheWriter, units: Iterable[DoneUnit]) -> PublishedUn
     return PublishedUnits(tuple(failed), redone)
 
 
-def _everywhere(location: Path | str) -> str:
+def _everywhere(location: Path | str) -> Path | str:
     """Return a path or URL by which every process and machine finds the same place."""
-    if isinstance(location, Path) or "://" not in location:
-        return str(Path(location).absolute())
-    return location
+    from diffvqa.cache._source_files import file_location, is_url
+
+    return location if is_url(location) else Path(file_location(location)).absolute()
 
 
 def _report(plan: ResumePlan, location: str) -> None:

@@ -107,12 +107,14 @@ class ExtractionWorker:
             CacheBusyError: Another run has taken over.
         """
         from diffvqa.cache._schema import SourceStamp
+        from diffvqa.cache._source_files import is_url
         from diffvqa.pipeline._cache_rows import shard_entry
         from diffvqa.stages._decoding import FailedVideo
         from diffvqa.stages._failures import FailureReason
 
         # Taken before decoding: a file that changes meanwhile then differs from its stamp, and is done again.
-        stamps = {video.video_id: SourceStamp.of(video.path) for video in unit.videos}
+        here = [video for video in unit.videos if not is_url(video.location)]
+        stamps = {video.video_id: SourceStamp.of(video.location) for video in here}
         results = iter(self._extract([video for video in unit.videos if video.video_id not in unit.given_up]))
         entries = []
         for video in unit.videos:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from diffvqa.cache._atomic import atomic_write_text
+from diffvqa.cache._source_files import is_url
 from diffvqa.pipeline._csv_table import CsvTable, parse_score, read_csv_table
 from diffvqa.pipeline._errors import DatasetError
 from diffvqa.stages._splits import PARTS, Part
@@ -37,7 +38,7 @@ class ManifestRow:
 
     Attributes:
         video_id: Names the video everywhere; unique in its data set, not blank.
-        location: Path of the file; it need not exist, extraction reports those that do not.
+        location: Path or URL of the file; it need not exist, extraction reports those that do not.
         score: Its quality, finite, in the data set's own scale, higher is better; None when unlabelled.
         group: Videos of one group (the same content, say) never fall on both sides of a split.
         split: Its place in the data set's official split, ``train``, ``validation`` or ``test``; in several official
@@ -52,7 +53,7 @@ class ManifestRow:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The file, of a video that lies at no URL."""
         return Path(self.location)  # not before it is asked for: taking 100,000 paths apart takes a second
 
 
@@ -176,7 +177,8 @@ def parse_split(text: str, where: str) -> dict[str, Part]:
 def write_manifest(folder: Path, manifest: Manifest, *, recipe: str = "", report: MatchReport | None = None) -> None:
     """Write ``manifest.csv`` and ``dataset.json`` into ``folder``, each in one step.
 
-    Paths inside ``folder`` are stored relative to it, so it can be moved as a whole; others are stored absolute.
+    Paths inside ``folder`` are stored relative to it, so it can be moved as a whole; others are stored absolute, and
+    URLs as they are.
 
     Args:
         folder: The prepared data set; made if absent.
@@ -269,8 +271,10 @@ def _parse_locations(table: CsvTable, folder: Path) -> Iterator[str]:
     base = str(folder)
     for row, stored in enumerate(table.columns["path"]):
         if not stored.strip():
-            raise DatasetError(f"{table.where(row, 'path')}: it is empty.", "Give the path of the video file.")
-        yield stored if stored.startswith("/") else os.path.join(base, stored)  # noqa: PTH118  # a Path is taken apart
+            raise DatasetError(f"{table.where(row, 'path')}: it is empty.", "Give the path or URL of the video file.")
+        stored = stored.removeprefix("file://")
+        is_whole = stored.startswith("/") or is_url(stored)
+        yield stored if is_whole else os.path.join(base, stored)  # noqa: PTH118  # a Path is taken apart
 
 
 def _parse_scores(table: CsvTable) -> Iterator[float | None]:
@@ -320,6 +324,8 @@ def _read_label(stored: Mapping[str, Any]) -> Label:
 
 
 def _stored_path(location: str, base: str) -> str:
+    if is_url(location):
+        return location
     # Lexical on purpose: links inside the folder are kept as they are named.
     absolute = os.path.abspath(location)  # noqa: PTH100
     return absolute.removeprefix(base).replace(os.sep, "/")

@@ -102,8 +102,10 @@ def plan(
     Raises:
         DatasetError: The data set is not prepared, or none of the videos tried can be used.
         ModelFolderError: The model cannot be loaded.
+        CacheUnreachableError: The videos lie at a URL whose server does not answer.
     """
     from diffvqa.cache._layout import video_length
+    from diffvqa.cache._source_files import file_location
     from diffvqa.pipeline._manifest import read_manifest
     from diffvqa.pipeline._planning import Load, schedules
     from diffvqa.pipeline._probing import measure
@@ -113,7 +115,8 @@ def plan(
     run = DatasetRun(settings.runtime.runs, name).require_prepared()
     rows = read_manifest(run.folder).rows
     chosen = _spread(rows, probe)
-    measured, header = measure([VideoSource(row.video_id, row.path) for row in chosen], settings)
+    sources = [VideoSource(row.video_id, file_location(row.location)) for row in chosen]
+    measured, header = measure(sources, settings)
     if tflops is not None:
         device = f"a device of {tflops:g} TFLOP/s"
         measured = replace(measured, device=device, view_seconds=measured.view_flops / (tflops * _TERA))
@@ -138,8 +141,14 @@ def _spread(rows: Sequence[ManifestRow], count: int) -> list[ManifestRow]:
 
 
 def _bytes_of(rows: Sequence[ManifestRow]) -> int:
-    total = 0
+    from diffvqa.cache._source_files import is_url, look_up_all
+
+    total = sum(
+        found.size for found in look_up_all(row.location for row in rows if is_url(row.location)).values() if found
+    )
     for row in rows:
+        if is_url(row.location):
+            continue
         try:
             total += os.stat(row.location).st_size  # noqa: PTH116  # making a Path of each of 100,000 takes longer
         except OSError:

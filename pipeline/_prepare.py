@@ -42,7 +42,7 @@ def prepare(
     settings: Settings,
     *,
     name: str | None = None,
-    videos: Path | None = None,
+    videos: Path | str | None = None,
     labels: Path | None = None,
     columns: ColumnNames | None = None,
     lower_is_better: bool = False,
@@ -53,13 +53,14 @@ def prepare(
         recipe_name: Which data set, or which kind of one; see ``diffvqa.pipeline.datasets``.
         settings: Where outputs lie.
         name: What to call it; the recipe's name when None, but required for videos of the user's own.
-        videos: Folder of the videos.
+        videos: Folder of the videos, or its URL.
         labels: Label file, or a folder of some; None to look for those of a published data set beside its videos.
         columns: Which of its columns hold what; for the recipe ``csv``.
         lower_is_better: Whether its scores are such; for the recipe ``csv``.
 
     Raises:
         DatasetError: The recipe is unknown, or the data set cannot be prepared.
+        CacheUnreachableError: The server of the videos' URL does not answer.
         OutputError: The folder cannot be written.
     """
     from diffvqa.cache._atomic import atomic_write_text
@@ -101,7 +102,10 @@ def command(
     name: Annotated[
         str | None, typer.Option("--name", help="What to call it (default: the recipe's name).", show_default=False)
     ] = None,
-    videos: Annotated[Path | None, typer.Option("--videos", help="Folder of the videos.", show_default=False)] = None,
+    videos: Annotated[
+        str | None,
+        typer.Option("--videos", metavar="PATH|URL", help="Folder of the videos, or its URL.", show_default=False),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(

@@ -105,8 +105,8 @@ def score(
     the same file as one that was not interrupted.
 
     Args:
-        paths: Video files, folders of them, patterns, lists of them (``.txt``, one path a line), or ``-`` for a list
-            from standard input.
+        paths: Video files, folders of them, URLs of either, patterns, lists of them (``.txt``, one path or URL a line),
+            or ``-`` for a list from standard input.
         settings: The runtime; the recipe is the trained model's own.
         model: A data set's name or a model folder; may be None when there is but one trained model.
         scale: Data set on whose label scale to score, for a model of several; the first when None.
@@ -139,8 +139,8 @@ def score(
     from diffvqa.pipeline._scorer import Scorer
 
     file = None if out is None else ScoreFile(out, timeline)
-    before: dict[Path, ScoredVideo] = {}
-    scored: dict[Path, ScoredVideo] = {}
+    before: dict[Path | str, ScoredVideo] = {}
+    scored: dict[Path | str, ScoredVideo] = {}
     with Scorer(folder, settings.runtime, scale=scale) as scorer, ExitStack() as opened:
         write: Callable[[ScoredVideo], None] | None = None
         if file is not None:
@@ -159,7 +159,7 @@ def score(
     return ScoreSummary(scorer.folder, scorer.label, in_order, done_before, out, cache, time.monotonic() - begun)
 
 
-def _begin(file: ScoreFile, scorer: Scorer, *, timeline: bool, resume: bool) -> dict[Path, ScoredVideo]:
+def _begin(file: ScoreFile, scorer: Scorer, *, timeline: bool, resume: bool) -> dict[Path | str, ScoredVideo]:
     """Begin or go on with a file; return the videos that have their row already."""
     from diffvqa.pipeline._backbone import software_versions
 
@@ -179,7 +179,11 @@ def _begin(file: ScoreFile, scorer: Scorer, *, timeline: bool, resume: bool) -> 
 
 
 def _scores(
-    scorer: Scorer, videos: Sequence[Path], before: dict[Path, ScoredVideo], cache: str | None, settings: Settings
+    scorer: Scorer,
+    videos: Sequence[Path | str],
+    before: dict[Path | str, ScoredVideo],
+    cache: str | None,
+    settings: Settings,
 ) -> Iterator[ScoredVideo]:
     """Yield every video's score or failure, in the order given, those of an interrupted run among them."""
     if cache is None:
@@ -197,8 +201,8 @@ def command(
         list[str],
         typer.Argument(
             metavar="PATH…",
-            help="Videos, folders, patterns ('clips/**/*.mp4'), lists (.txt, a path a line), or - for a list from "
-            "standard input.",
+            help="Videos, folders, URLs of either, patterns ('clips/**/*.mp4'), lists (.txt, one a line), or - for "
+            "a list from standard input.",
             show_default=False,
         ),
     ],

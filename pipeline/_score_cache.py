@@ -8,6 +8,7 @@ from pathlib import Path
 from diffvqa.cache._fingerprint import Fingerprint
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.cache._schema import SourceStamp
+from diffvqa.cache._source_files import is_url
 from diffvqa.cache._writer import CacheWriter
 from diffvqa.pipeline._cache_rows import cache_header, shard_entry
 from diffvqa.pipeline._scored_video import ScoredVideo
@@ -16,11 +17,11 @@ from diffvqa.pipeline._scorer import Scorer
 
 def score_and_keep(
     scorer: Scorer,
-    videos: Sequence[Path],
+    videos: Sequence[Path | str],
     location: str,
     *,
     shard_videos: int,
-    scored_before: Mapping[Path, ScoredVideo],
+    scored_before: Mapping[Path | str, ScoredVideo],
 ) -> Iterator[ScoredVideo]:
     """Yield the score or the failure of each video, in the order given, and keep the features.
 
@@ -44,7 +45,8 @@ def score_and_keep(
         plan = writer.plan((str(path), path) for path in videos)
         kept, pending = FeatureCache(location), set(plan.pending)
         failed = {row.video_id: row for row in plan.failed_before}
-        stamps = {str(path): SourceStamp.of(path) for path in videos if str(path) in pending}
+        here = [path for path in videos if not is_url(path)]
+        stamps = {str(path): SourceStamp.of(path) for path in here if str(path) in pending}
         extracted = scorer.extract([path for path in videos if str(path) in pending])
         for path in videos:
             video_id = str(path)

@@ -1,4 +1,4 @@
-"""Which videos the arguments of ``diffvqa score`` stand for: files, folders, patterns and lists."""
+"""Which videos the arguments of ``diffvqa score`` stand for: files, folders, URLs, patterns and lists."""
 
 from __future__ import annotations
 
@@ -7,30 +7,35 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffvqa.cache._source_files import file_location, is_url
 from diffvqa.pipeline._errors import DatasetError
-from diffvqa.pipeline.datasets._folder import find_videos
+from diffvqa.pipeline.datasets._folder import VIDEO_SUFFIXES, find_videos, location_below, videos_below
 
 _LIST_SUFFIX = ".txt"
 _STANDARD_INPUT = "-"
 
 
-def videos_of(arguments: Sequence[str]) -> list[Path]:
+def videos_of(arguments: Sequence[str]) -> list[Path | str]:
     """Return the videos that the arguments stand for, each once, in the order given.
 
     A file that is not there comes back all the same, to become a failure with a reason.
 
     Args:
-        arguments: Video files, folders of them, patterns such as ``clips/**/*.mp4``, lists (``.txt``, one path a
-            line), or ``-`` for a list from standard input.
+        arguments: Video files, folders of them, URLs of either, patterns such as ``clips/**/*.mp4``, lists (``.txt``,
+            one path or URL a line), or ``-`` for a list from standard input. A URL without the ending of a video is a
+            folder.
 
     Raises:
         DatasetError: A folder, a pattern or a list holds no video, or a list cannot be read.
+        CacheUnreachableError: The server of a folder's URL does not answer.
     """
     return list(dict.fromkeys(path for argument in arguments for path in _videos_of(argument)))
 
 
-def _videos_of(argument: str) -> list[Path]:
-    path = Path(argument)
+def _videos_of(argument: str) -> Sequence[Path | str]:
+    if is_url(argument):
+        return _at_url(argument)
+    path = Path(file_location(argument))
     if argument == _STANDARD_INPUT:
         return _listed(sys.stdin.read(), "standard input")
     if path.is_dir():
@@ -40,17 +45,23 @@ def _videos_of(argument: str) -> list[Path]:
             return _listed(path.read_text(encoding="utf-8"), argument)
         except (OSError, UnicodeDecodeError) as error:
             raise DatasetError(
-                f"Cannot read the list {argument}: {error}.", "Give a text file, a path a line."
+                f"Cannot read the list {argument}: {error}.", "Give a text file, a path or URL a line."
             ) from error
     if not path.exists() and glob.has_magic(argument):
         return _matching(argument)
     return [path]
 
 
-def _listed(text: str, where: str) -> list[Path]:
-    listed = [Path(line.strip()) for line in text.splitlines() if line.strip()]
+def _at_url(url: str) -> Sequence[str]:
+    if Path(url.partition("?")[0]).suffix.lower() in VIDEO_SUFFIXES:
+        return [url]
+    return [location_below(url, name) for name in videos_below(url)]
+
+
+def _listed(text: str, where: str) -> list[Path | str]:
+    listed = [file_location(line.strip()) for line in text.splitlines() if line.strip()]
     if not listed:
-        raise DatasetError(f"{where} lists no videos.", "Give one path a line.")
+        raise DatasetError(f"{where} lists no videos.", "Give one path or URL a line.")
     return listed
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffvqa.cache._atomic import atomic_write_bytes, reporting_output_errors
+from diffvqa.cache._source_files import file_location
 from diffvqa.pipeline._errors import ConfigError
 from diffvqa.pipeline._scored_video import ScoredVideo
 
@@ -259,11 +260,11 @@ def _digits(value: float | None) -> str:
 def _from_cells(cells: Mapping[str, str]) -> tuple[ScoredVideo, str]:
     is_ok = cells["status"] == "ok"
     score, score_std = (float(cells[name]) if is_ok else None for name in ("score", "score_std"))
-    video = ScoredVideo(Path(cells["path"]), score, score_std, cells["reason"], cells["detail"])
+    video = ScoredVideo(file_location(cells["path"]), score, score_std, cells["reason"], cells["detail"])
     return video, _csv_line(tuple(cells.values()))
 
 
 def _from_json(content: Mapping[str, Any]) -> ScoredVideo:
     return ScoredVideo(
-        Path(content["path"]), content["score"], content["score_std"], content["reason"], content["detail"]
+        file_location(content["path"]), content["score"], content["score_std"], content["reason"], content["detail"]
     )

@@ -28,7 +28,7 @@ class ScoredVideo:
     """The score of one video, or why there is none.
 
     Attributes:
-        path: The file.
+        path: The file, or its URL.
         score: On the label's scale; None for a video that failed.
         score_std: Standard deviation over the regressors of the splits; None for a video that failed.
         reason: Empty, or the kind of failure.
@@ -36,7 +36,7 @@ class ScoredVideo:
         timeline: Of each sampled frame, in order of time; empty for a video that failed.
     """
 
-    path: Path
+    path: Path | str
     score: float | None
     score_std: float | None
     reason: str = ""

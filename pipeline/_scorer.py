@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from diffvqa.cache._fingerprint import Fingerprint
+from diffvqa.cache._source_files import file_location
 from diffvqa.pipeline._backbone import choose_device, load_backbone
 from diffvqa.pipeline._config import Runtime
 from diffvqa.pipeline._manifest import Label
@@ -85,27 +86,27 @@ class Scorer:
         yield from map(self.score_extracted, self.extract(paths))
 
     def extract(self, paths: Iterable[Path | str]) -> Iterator[ExtractedVideo | FailedVideo]:
-        """Yield the features or the failure of each video, in the order given; its id is its path as given."""
-        sources = (VideoSource(str(path), Path(path), seed_key=_ONE_SEED_FOR_ALL) for path in paths)
+        """Yield the features or the failure of each video, in the order given; its id is its path or URL as given."""
+        sources = (VideoSource(str(path), file_location(path), seed_key=_ONE_SEED_FOR_ALL) for path in paths)
         units = ([source] for source in sources)  # so that a score depends on no other video, to the last bit
         yield from extract_units(units, self.backbone.extractor, self._opened_pool(), self.recipe)
 
     def score_extracted(self, result: ExtractedVideo | FailedVideo) -> ScoredVideo:
         """Return the score of a video whose features :meth:`extract` gave, or why it has none."""
         if isinstance(result, FailedVideo):
-            return ScoredVideo(result.source.path, None, None, result.reason, result.detail)
+            return ScoredVideo(result.source.location, None, None, result.reason, result.detail)
         decoded = result.decoded
         return self.score_features(
-            decoded.source.path, result.arrays, decoded.frame_indices.tolist(), decoded.timestamps.tolist()
+            decoded.source.location, result.arrays, decoded.frame_indices.tolist(), decoded.timestamps.tolist()
         )
 
     def score_features(
-        self, path: Path, arrays: Mapping[str, NDArray[Any]], frames: Sequence[int], times: Sequence[float]
+        self, path: Path | str, arrays: Mapping[str, NDArray[Any]], frames: Sequence[int], times: Sequence[float]
     ) -> ScoredVideo:
         """Return the score of a video from its features.
 
         Args:
-            path: Of the video; not read.
+            path: Of the video, or its URL; not read.
             arrays: Name such as ``resize/latent`` to array.
             frames: Of each sampled frame, the index in the file.
             times: Of each sampled frame, seconds since the first.

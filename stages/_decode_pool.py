@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from diffvqa.cache._source_files import is_url
 from diffvqa.stages._decode_process import DecodeProcess
 from diffvqa.stages._decoding import DecodedVideo, FailedVideo, VideoSource, decode_video
 from diffvqa.stages._failures import FailureReason
@@ -27,6 +28,8 @@ _IN_FLIGHT_PER_WORKER = 2
 
 class DecodePool:
     """Decodes videos in other processes; use it as a context manager.
+
+    Videos at URLs are fetched by this process, at most ``workers`` of them at a time, before their limits begin.
 
     Args:
         recipe: What to sample and cut.
@@ -69,6 +72,13 @@ class DecodePool:
             yield ahead.popleft().result()
 
     def _decode_one(self, source: VideoSource) -> DecodedVideo | FailedVideo:
+        if not is_url(source.location):
+            return self._decode_file(source)
+        from diffvqa.stages._fetching import decode_fetched
+
+        return decode_fetched(source, self._decode_file)
+
+    def _decode_file(self, source: VideoSource) -> DecodedVideo | FailedVideo:
         process = self._idle.get()
         try:
             for attempt in range(1, self._attempts + 1):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from diffvqa.cache._schema import SourceStamp
     from diffvqa.stages._decoders.reader import FrameReader
     from diffvqa.stages._decoders.video_index import VideoIndex
     from diffvqa.stages._extract_recipe import ExtractRecipe
@@ -30,13 +31,18 @@ class VideoSource:
 
     Attributes:
         video_id: Its key.
-        path: Its file.
+        location: Of its file: a path of this machine, or a URL.
         seed_key: What its crops and noise are seeded from, in the video id's place; None for the id itself.
     """
 
     video_id: str
-    path: Path
+    location: Path | str
     seed_key: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Its file on this machine; a video at a URL has one only while it is decoded."""
+        return Path(self.location)
 
     def seeded_by(self) -> str:
         """Return what stands for this video when seeds are derived."""
@@ -61,6 +67,7 @@ class DecodedVideo:
         duration: Of the file's video, in seconds.
         substitutions: (asked for, used instead), as indices: frames that could not be decoded, and their neighbours.
         note: Empty, or what is unusual about the file.
+        stamp: Of the file as it was fetched; None for a file of this machine.
     """
 
     source: VideoSource
@@ -76,6 +83,7 @@ class DecodedVideo:
     duration: float = 0.0
     substitutions: tuple[tuple[int, int], ...] = ()
     note: str = ""
+    stamp: SourceStamp | None = None
 
 
 @dataclass(frozen=True)
@@ -86,11 +94,13 @@ class FailedVideo:
         source: Which video.
         reason: The kind of failure.
         detail: One line, the decoder's own words where it had any.
+        stamp: Of the file as it was fetched; None for a file of this machine, or where nobody got as far.
     """
 
     source: VideoSource
     reason: FailureReason
     detail: str
+    stamp: SourceStamp | None = None
 
 
 _KEY_FRAMES_TRIED = 2

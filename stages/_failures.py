@@ -9,6 +9,7 @@ class FailureReason(StrEnum):
     """Why a video could not be used; what each one means to a user is told in ``docs/video-ingest.md``."""
 
     MISSING = "missing"
+    UNREACHABLE = "unreachable"
     EMPTY = "empty"
     NO_VIDEO_STREAM = "no_video_stream"
     UNREADABLE = "unreadable"

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from diffvqa.pipeline._errors import DatasetError
 from diffvqa.pipeline._manifest import MatchReport
+from diffvqa.pipeline.datasets._folder import location_below
 from diffvqa.pipeline.datasets._recipe import OnProgress, Progress
 
 _EXAMPLES = 3
@@ -17,33 +18,33 @@ NamesOf = Callable[[PurePosixPath], Iterable[str]]
 
 @dataclass(frozen=True)
 class VideoCatalogue:
-    """The videos below a directory, by every name a label may use for them.
+    """The videos below a directory or a URL, by every name a label may use for them.
 
     Attributes:
-        directory: The directory.
+        place: The directory or the URL.
         ids: The path of each video from there, with forward slashes.
         ids_by_name: From a name to the ids of the videos it fits.
     """
 
-    directory: Path
+    place: Path | str
     ids: tuple[str, ...]
     ids_by_name: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, directory: Path, videos: Iterable[Path], names_of: NamesOf) -> VideoCatalogue:
+    def of(cls, place: Path | str, videos: Iterable[str], names_of: NamesOf) -> VideoCatalogue:
         """Return the catalogue of ``videos``.
 
         Args:
-            directory: All of them lie below it.
-            videos: Their files.
-            names_of: The names that labels may use for a video, from its path from ``directory``.
+            place: All of them lie below it.
+            videos: Their paths from there.
+            names_of: The names that labels may use for a video, from its path from ``place``.
         """
-        paths = [PurePosixPath(video.relative_to(directory).as_posix()) for video in videos]
+        paths = [PurePosixPath(video) for video in videos]
         fitting: dict[str, list[str]] = {}
         for path in paths:
             for name in set(names_of(path)):
                 fitting.setdefault(name, []).append(str(path))
-        return cls(directory, tuple(map(str, paths)), {name: tuple(ids) for name, ids in fitting.items()})
+        return cls(place, tuple(map(str, paths)), {name: tuple(ids) for name, ids in fitting.items()})
 
     def find(self, name: str, written: str, *, where: str) -> str | None:
         """Return the id of the video that a label means, None when there is none.
@@ -69,7 +70,7 @@ class VideoCatalogue:
             return ending[0]
         raise DatasetError(
             f"{where}: '{written}' fits several videos: {', '.join(candidates)}.",
-            f"Keep one of them below {self.directory}, or name it in the label by its path from there.",
+            f"Keep one of them below {self.place}, or name it in the label by its path from there.",
         )
 
 
@@ -99,12 +100,12 @@ class Match:
     Attributes:
         label: The label.
         video_id: What the manifest calls the video.
-        path: Its file, or where it was expected.
+        location: Path or URL of its file, or where it was expected.
     """
 
     label: VideoLabel
     video_id: str
-    path: Path
+    location: str
 
 
 def match_labels(
@@ -145,8 +146,8 @@ def match_labels(
         video_id = id_of(written, catalogued)
         former = matches.get(video_id)
         if former is None:
-            path = catalogue.directory / catalogued if catalogued else _expected_path(catalogue.directory, written)
-            matches[video_id] = Match(label, video_id, path)
+            location = location_below(catalogue.place, catalogued or _expected_name(written))
+            matches[video_id] = Match(label, video_id, location)
             found.update(filter(None, [catalogued]))
             missing += [] if catalogued else [label.name]
         elif former.label.score == label.score:
@@ -166,16 +167,16 @@ def match_labels(
     return tuple(matches.values()), report
 
 
-def _expected_path(directory: Path, name: str) -> Path:
-    relative = PurePosixPath(name)
+def _expected_name(written: str) -> str:
+    relative = PurePosixPath(written)
     leads_elsewhere = relative.is_absolute() or ".." in relative.parts
-    return directory / (relative.name if leads_elsewhere else relative)
+    return relative.name if leads_elsewhere else str(relative)
 
 
 def _nothing_matched(labels: Sequence[VideoLabel], catalogue: VideoCatalogue, hint: str) -> DatasetError:
     names = [label.name for label in labels]
     return DatasetError(
-        f"None of the {len(names)} labels fits any of the {len(catalogue.ids)} videos in {catalogue.directory}: "
+        f"None of the {len(names)} labels fits any of the {len(catalogue.ids)} videos in {catalogue.place}: "
         f"labels such as {', '.join(names[:_EXAMPLES])} ({labels[0].where}); "
         f"videos such as {', '.join(catalogue.ids[:_EXAMPLES])}.",
         hint,

@@ -1,4 +1,4 @@
-"""The recipe ``csv``: videos below a directory, scores from a CSV file with a header."""
+"""The recipe ``csv``: videos below a directory or a URL, scores from a CSV file with a header."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diffvqa.pipeline._csv_table import CsvTable, parse_score, read_csv_table
 from diffvqa.pipeline._errors import DatasetError
 from diffvqa.pipeline._manifest import Label, Manifest, ManifestRow, parse_split
 from diffvqa.pipeline.datasets._catalogue import VideoCatalogue, VideoLabel, match_labels
-from diffvqa.pipeline.datasets._folder import find_videos
+from diffvqa.pipeline.datasets._folder import videos_below
 from diffvqa.pipeline.datasets._recipe import ColumnNames, OnProgress, PreparedDataset, PrepareRequest, Recipe
 
 DELIMITERS = ",;\t"
@@ -30,9 +30,9 @@ def prepare_csv(request: PrepareRequest, on_progress: OnProgress) -> PreparedDat
         DatasetError: A column is missing, a score is not a finite number, a label fits several videos, a video is
             labelled with two scores, a split is malformed, or nothing fits at all.
     """
-    directory = request.require_videos()
+    place = request.require_videos()
     table = read_csv_table(request.require_labels(), delimiters=DELIMITERS)
-    catalogue = VideoCatalogue.of(directory, find_videos(directory), _names_of)
+    catalogue = VideoCatalogue.of(place, videos_below(place), _names_of)
     labels = _read_labels(table, request.columns, sign=-1 if request.lower_is_better else 1)
     matches, report = match_labels(
         labels,
@@ -43,7 +43,7 @@ def prepare_csv(request: PrepareRequest, on_progress: OnProgress) -> PreparedDat
         hint="Check --videos and --video-column.",
     )
     rows = tuple(
-        ManifestRow(found.video_id, str(found.path), label.score, label.group or found.video_id, label.split)
+        ManifestRow(found.video_id, found.location, label.score, label.group or found.video_id, label.split)
         for found, label in ((match, match.label) for match in matches)
     )
     return PreparedDataset(Manifest(request.name, rows, _name_label(request)), report)
@@ -51,7 +51,7 @@ def prepare_csv(request: PrepareRequest, on_progress: OnProgress) -> PreparedDat
 
 RECIPE = Recipe(
     name="csv",
-    summary="Videos below a directory, scores from a CSV file.",
+    summary="Videos below a directory or URL, scores from a CSV file.",
     needs_videos=True,
     needs_labels=True,
     prepare=prepare_csv,

@@ -1,4 +1,4 @@
-"""The recipe ``folder``: every video below a directory, without labels."""
+"""The recipe ``folder``: every video below a directory or a URL, without labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from diffvqa.cache._source_files import is_url
 from diffvqa.pipeline._errors import DatasetError
 from diffvqa.pipeline._manifest import Manifest, ManifestRow, MatchReport
 from diffvqa.pipeline.datasets._recipe import OnProgress, PreparedDataset, PrepareRequest, Progress, Recipe
@@ -59,31 +60,57 @@ def find_videos(directory: Path, suffixes: Collection[str] = VIDEO_SUFFIXES, *, 
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         videos += (Path(parent, name) for name in files if _is_wanted(name, suffixes))
     if not videos:
-        endings = f"They end in one of: {' '.join(sorted(suffixes))}."
-        raise DatasetError(f"{directory} holds no {_kind(suffixes)}.", f"{endings} {hint}".strip())
+        raise _nothing_there(directory, suffixes, hint)
     return sorted(videos, key=lambda path: path.relative_to(directory).as_posix())
+
+
+def videos_below(place: Path | str, suffixes: Collection[str] = VIDEO_SUFFIXES, *, hint: str = "") -> list[str]:
+    """Return the path from ``place`` of every video in a directory or at a URL, and below, sorted.
+
+    Args:
+        place: Where to look.
+        suffixes: As for :func:`find_videos`.
+        hint: What to do when there is none.
+
+    Raises:
+        DatasetError: There is no such place, it cannot be read, or it holds no video.
+        CacheUnreachableError: The URL's server does not answer.
+    """
+    if not is_url(place):
+        directory = Path(place)
+        return [path.relative_to(directory).as_posix() for path in find_videos(directory, suffixes, hint=hint)]
+    from diffvqa.cache._storage import open_storage
+
+    below = (listed.name for listed in open_storage(place).walk(""))
+    names = sorted(
+        name for name in below if all(_is_visible(part) for part in name.split("/")) and _ends(name, suffixes)
+    )
+    if not names:
+        raise _nothing_there(place, suffixes, hint)
+    return names
+
+
+def location_below(place: Path | str, name: str) -> str:
+    """Return the path or URL of the file that :func:`videos_below` found under a name."""
+    return f"{str(place).rstrip('/')}/{name}" if is_url(place) else str(Path(place) / name)
 
 
 def prepare_folder(request: PrepareRequest, on_progress: OnProgress) -> PreparedDataset:
     """List the videos of ``request.videos``; each is its own group, its id its path from there, extension and all.
 
     Raises:
-        DatasetError: No directory was given, or it holds no video.
+        DatasetError: No directory or URL was given, or it holds no video.
     """
-    directory = request.require_videos()
-    videos = find_videos(directory)
-    ids = [video.relative_to(directory).as_posix() for video in videos]
-    rows = tuple(
-        ManifestRow(video_id, str(video), score=None, group=video_id)
-        for video_id, video in zip(ids, videos, strict=True)
-    )
-    on_progress(Progress(len(videos), len(videos), str(directory)))
+    place = request.require_videos()
+    ids = videos_below(place)
+    rows = tuple(ManifestRow(each, location_below(place, each), score=None, group=each) for each in ids)
+    on_progress(Progress(len(ids), len(ids), str(place)))
     return PreparedDataset(Manifest(request.name, rows), MatchReport(videos_without_label=tuple(ids)))
 
 
 RECIPE = Recipe(
     name="folder",
-    summary="Every video below a directory, without scores.",
+    summary="Every video below a directory or URL, without scores.",
     needs_videos=True,
     needs_labels=False,
     prepare=prepare_folder,
@@ -91,7 +118,20 @@ RECIPE = Recipe(
 
 
 def _is_wanted(name: str, suffixes: Collection[str]) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in suffixes
+    return _is_visible(name) and _ends(name, suffixes)
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".")
+
+
+def _ends(name: str, suffixes: Collection[str]) -> bool:
+    return Path(name).suffix.lower() in suffixes
+
+
+def _nothing_there(place: Path | str, suffixes: Collection[str], hint: str) -> DatasetError:
+    endings = f"They end in one of: {' '.join(sorted(suffixes))}."
+    return DatasetError(f"{place} holds no {_kind(suffixes)}.", f"{endings} {hint}".strip())
 
 
 def _kind(suffixes: Collection[str]) -> str:

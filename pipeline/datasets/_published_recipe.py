@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
+from diffvqa.cache._source_files import is_url
 from diffvqa.pipeline._manifest import Label, Manifest, ManifestRow
 from diffvqa.pipeline.datasets._catalogue import VideoCatalogue, match_labels
-from diffvqa.pipeline.datasets._folder import find_videos
+from diffvqa.pipeline.datasets._folder import videos_below
 from diffvqa.pipeline.datasets._label_search import find_label_files
 from diffvqa.pipeline.datasets._published import PublishedDataset
 from diffvqa.pipeline.datasets._published_labels import read_published_labels
@@ -36,15 +38,17 @@ def prepare_published(dataset: PublishedDataset, request: PrepareRequest, on_pro
         DatasetError: No label file is found, it is damaged or of another data set, a label fits several videos, a video
             has two scores, most scores lie off the scale, or nothing fits at all.
     """
-    directory = request.require_videos()
-    videos = find_videos(directory, dataset.suffixes, hint=dataset.hint)
-    root = PurePosixPath(directory.resolve().as_posix())
+    place = request.require_videos()
+    videos = videos_below(place, dataset.suffixes, hint=dataset.hint)
+    # Of a URL its path, so that an id can be told from the folders that a video lies in.
+    root = PurePosixPath(urlsplit(str(place)).path if is_url(place) else Path(place).resolve().as_posix())
 
     def name_of(written: str | PurePosixPath) -> str:
         return dataset.identify(PurePosixPath(written)).casefold()
 
-    catalogue = VideoCatalogue.of(directory, videos, lambda path: [name_of(root / path)])
-    labels = read_published_labels(dataset, find_label_files(dataset, directory, request.labels))
+    catalogue = VideoCatalogue.of(place, videos, lambda path: [name_of(root / path)])
+    files = find_label_files(dataset, Path(place), request.require_labels() if is_url(place) else request.labels)
+    labels = read_published_labels(dataset, files)
     matches, report = match_labels(
         labels.rows,
         catalogue,
@@ -54,9 +58,7 @@ def prepare_published(dataset: PublishedDataset, request: PrepareRequest, on_pro
         hint=dataset.hint,
     )
     rows = tuple(
-        ManifestRow(
-            match.video_id, str(match.path), match.label.score, dataset.group(match.video_id), match.label.split
-        )
+        ManifestRow(match.video_id, match.location, match.label.score, dataset.group(match.video_id), match.label.split)
         for match in matches
     )
     manifest = Manifest(request.name, rows, Label("MOS", labels.note, *dataset.scale))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffvqa.cache._source_files import file_location
 from diffvqa.pipeline._errors import DatasetError
 from diffvqa.pipeline._manifest import Manifest, MatchReport
 
@@ -38,7 +39,7 @@ class PrepareRequest:
     Attributes:
         name: What to call the data set.
         folder: The prepared data set's folder, where a recipe that makes videos puts them.
-        videos: Folder of the videos, for recipes that need one.
+        videos: Folder of the videos, or its URL, for recipes that need one.
         labels: Label file, for recipes that need one.
         columns: Which of its columns hold what.
         lower_is_better: Whether its scores are such, as a DMOS is; for recipes that do not know.
@@ -47,21 +48,21 @@ class PrepareRequest:
 
     name: str
     folder: Path
-    videos: Path | None = None
+    videos: Path | str | None = None
     labels: Path | None = None
     columns: ColumnNames = field(default_factory=ColumnNames)
     lower_is_better: bool = False
     workers: int = 1
 
-    def require_videos(self) -> Path:
-        """Return the videos' folder.
+    def require_videos(self) -> Path | str:
+        """Return the videos' folder or URL.
 
         Raises:
             DatasetError: None was given.
         """
         if self.videos is None:
             raise DatasetError(f"Data set '{self.name}' needs a folder of videos.", "Give it with --videos.")
-        return self.videos
+        return file_location(self.videos)
 
     def require_labels(self) -> Path:
         """Return the label file.

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unreliable_s3 import put, unreliable_server
 
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.pipeline._cli import main
@@ -386,3 +387,35 @@ def test_what_made_the_scores_lies_beside_them(reference: Path) -> None:
     provenance = json.loads(reference.with_name("scores.csv.provenance.json").read_text())
     assert provenance["recipe"]["extract"]["frames"] == 2
     assert {"model_sha256", "features", "software", "label"} <= provenance.keys()
+
+
+def test_scores_of_videos_in_a_bucket_are_those_of_the_files(trained: Path, videos: Path, tmp_path: Path) -> None:
+    """Given by the URL of their folder, by their own, and by a list; with a cache, and gone on with."""
+    folder, at_url = tmp_path / "clips", "s3://bucket/clips"
+    (folder / "a").mkdir(parents=True)
+    shutil.copy(videos / "0/q10.mp4", folder / "a/b.mp4")
+    shutil.copy(videos / "20/q45.mp4", folder / "c.mp4")
+    (folder / "d.mp4").write_text("no video at all")
+
+    def rows(name: str, *arguments: str) -> dict[str, tuple[float | None, str]]:
+        out = tmp_path / f"{name}.jsonl"
+        assert main(["score", *arguments, "--runs", str(trained), *SAME_BITS, "--out", str(out)]) == 0
+        lines = map(json.loads, out.read_text().splitlines())
+        places = (f"{folder}/", f"{at_url}/")
+        return {
+            line["path"].removeprefix(places[0]).removeprefix(places[1]): (line["score"], line["reason"])
+            for line in lines
+        }
+
+    with unreliable_server() as server:
+        for path in folder.rglob("*.mp4"):
+            put("bucket", f"clips/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        here = rows("here", str(folder), f"{folder}/gone.mp4")
+        cached = ("--cache", str(tmp_path / "features"))
+        assert rows("there", at_url, f"{at_url}/gone.mp4", *cached) == here
+        assert [reason for _, reason in here.values()] == ["", "", "unreadable", "missing"]
+        (tmp_path / "list.txt").write_text(f"{at_url}/c.mp4\n")
+        assert rows("listed", str(tmp_path / "list.txt"), *cached) == {"c.mp4": here["c.mp4"]}
+        server.broken = "clips/"
+        done = rows("there", f"{at_url}/c.mp4", "--resume")
+        assert done == here

@@ -61,7 +61,7 @@ def measure(contents: Sequence[Photograph], model: Path, runtime: Runtime, folde
         for severity in (0.0, *SEVERITIES)
     }
     scored = Scorer(model, runtime).score(list(dict.fromkeys(paths.values())))
-    scores = {each.path: each.score for each in scored}
+    scores = {Path(each.path): each.score for each in scored}
     return tuple(_decline(contents, distortion, paths, scores) for distortion in DISTORTIONS)
 
 
