@@ -17,7 +17,7 @@ from diffvqa.stages._prefetching import prefetched
 from diffvqa.stages._regressor import Prediction, Regressor
 from diffvqa.stages._training_data import LoadedVideo, VideoBatch, collate, load_video
 
-_VIDEOS_AT_ONCE = 4
+_VIEWS_AT_ONCE = 32  # of each video one is resized and the others are crops
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ def predict_raw(
         return batches
 
     scores: dict[str, float] = {}
-    for batches in prefetched(prepare, _in_pieces(video_ids)):
+    first = videos[video_ids[0]].crops if video_ids else 1
+    at_once = max(1, _VIEWS_AT_ONCE // (1 + min(first, crops or first)))
+    for batches in prefetched(prepare, _in_pieces(video_ids, at_once)):
         for names, batch in batches:
             scores.update(zip(names, _predict(regressor, batch).score.tolist(), strict=True))
     return scores
@@ -116,13 +118,13 @@ def check_shapes(regressor: Regressor, video: LoadedVideo) -> None:
         )
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _predict(regressor: Regressor, batch: VideoBatch) -> Prediction:
     regressor.eval()
     prediction: Prediction = regressor(batch)
     return prediction
 
 
-def _in_pieces(video_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(video_ids), _VIDEOS_AT_ONCE):
-        yield video_ids[first : first + _VIDEOS_AT_ONCE]
+def _in_pieces(video_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for first in range(0, len(video_ids), size):
+        yield video_ids[first : first + size]
