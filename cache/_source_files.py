@@ -67,8 +67,11 @@ def look_up_all(urls: Iterable[str]) -> dict[str, Listed | None]:
         return found | dict(zip(left, threads.map(look_up, left), strict=True))
 
 
-def fetch(url: str, path: Path) -> str:
-    """Copy a file at a URL to a new file of this machine; return the SHA-256 (hex) of its content.
+def fetch(url: str, path: Path) -> tuple[Listed, str]:
+    """Copy a file at a URL to a new file of this machine.
+
+    Returns:
+        What its server said of it, and the SHA-256 (hex) of its content.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -77,9 +80,9 @@ def fetch(url: str, path: Path) -> str:
     """
     storage, name = _split(url)
     try:
-        storage.download(name, path)
+        found = storage.download(name, path)
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return found, hashlib.file_digest(file, "sha256").hexdigest()
     except CacheUnreachableError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in _LOCAL_TROUBLE:
             hint = "Make room there, or set TMPDIR to a folder that has some."

@@ -12,7 +12,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -49,7 +49,7 @@ class Listed:
 
     Attributes:
         name: Its path from the storage's root, parts separated by slashes.
-        size: Bytes; 0 for a folder.
+        size: Bytes; 0 for a folder, -1 where a server does not tell before it is read.
         is_folder: Whether it is one.
         mtime_ns: Time of modification, nanoseconds since the epoch; -1 where it is not told.
         etag: What an object store or a web server names this content by; empty where it is not told.
@@ -95,8 +95,8 @@ class Storage(ABC):
         """Copy a file of this machine to ``name`` in one step, without holding it in memory."""
 
     @abstractmethod
-    def download(self, name: str, path: Path) -> None:
-        """Copy a file to a new one of this machine, without holding it in memory."""
+    def download(self, name: str, path: Path) -> Listed:
+        """Copy a file to a new one of this machine, without holding it in memory; return what was known of it."""
 
     @abstractmethod
     def look_up(self, name: str) -> Listed | None:
@@ -192,13 +192,15 @@ class LocalStorage(Storage):
             shutil.copyfile(path, unfinished)
 
     @override
-    def download(self, name: str, path: Path) -> None:
+    def download(self, name: str, path: Path) -> Listed:
+        found = self.look_up(name)
+        if found is None:
+            raise FileNotFoundError(self.describe(name))
         try:
             shutil.copyfile(self.root / name, path)
-        except FileNotFoundError:
-            raise
         except OSError as error:
             raise _unreachable(str(self.root / name), error) from error
+        return found
 
     @override
     def look_up(self, name: str) -> Listed | None:
@@ -354,17 +356,22 @@ class ObjectStorage(Storage):
             self._files.put_file(str(path), self._at(name))
 
     @override
-    def download(self, name: str, path: Path) -> None:
+    def download(self, name: str, path: Path) -> Listed:
+        found = self.look_up(name)
+        if found is None:
+            raise FileNotFoundError(self.describe(name))
         try:
-            expected = self._files.info(self._at(name)).get("size")
             self._files.get_file(self._at(name), str(path))
         except FileNotFoundError:
             raise
         except self._failures as error:
             raise _unreachable(self.describe(name), error) from error
         received = path.stat().st_size
-        if expected is not None and received != expected:
-            raise _unreachable(self.describe(name), OSError(f"{received} of {expected} bytes came"))
+        if found.size < 0:
+            return replace(found, size=received)
+        if received != found.size:
+            raise _unreachable(self.describe(name), OSError(f"{received} of {found.size} bytes came"))
+        return found
 
     @override
     def look_up(self, name: str) -> Listed | None:
@@ -460,7 +467,7 @@ class ObjectStorage(Storage):
         if entry["type"] == "directory":
             return Listed(self._relative(entry), 0, is_folder=True)
         etag = entry.get("ETag") or entry.get("etag") or ""
-        return Listed(self._relative(entry), int(entry["size"] or 0), False, _modified(entry), str(etag).strip('"'))
+        return Listed(self._relative(entry), _size(entry), False, _modified(entry), str(etag).strip('"'))
 
 
 def is_ours(listed: Listed) -> bool:
@@ -473,6 +480,10 @@ def _listed(name: str, path: Path | os.DirEntry[str]) -> Listed:
         return Listed(name, 0, is_folder=True)
     stat = path.stat()
     return Listed(name, stat.st_size, is_folder=False, mtime_ns=stat.st_mtime_ns)
+
+
+def _size(entry: dict[str, Any]) -> int:
+    return -1 if entry.get("size") is None else int(entry["size"])
 
 
 def _modified(entry: dict[str, Any]) -> int:

@@ -35,11 +35,11 @@ def decode_fetched(source: VideoSource, decode: Callable[[VideoSource], Result])
     with scratch_folder("video") as folder:
         path = folder / f"video{PurePosixPath(urlsplit(url).path).suffix}"
         try:
-            stamp = SourceStamp.of(url)
-            stamp = stamp.model_copy(update={"sha256": fetch(url, path)})
+            found, content = fetch(url, path)
         except FileNotFoundError:
             return FailedVideo(source, FailureReason.MISSING, "no such file", SourceStamp.absent(url))
         except CacheUnreachableError as error:
             return FailedVideo(source, FailureReason.UNREACHABLE, in_one_line(error.what), SourceStamp.absent(url))
+        stamp = SourceStamp.listed(url, found).model_copy(update={"sha256": content})
         result = decode(replace(source, location=Path(path)))
         return replace(result, source=source, stamp=stamp)

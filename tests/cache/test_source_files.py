@@ -45,7 +45,8 @@ def test_what_is_known_of_files_is_the_same_one_by_one_and_all_at_once(folder: s
 
 def test_a_fetched_file_is_whole_and_known_by_its_content(folder: str, tmp_path: Path) -> None:
     for name, content in FILES.items():
-        assert fetch(f"{folder}/{name}", tmp_path / name) == hashlib.sha256(content).hexdigest()
+        found, sha256 = fetch(f"{folder}/{name}", tmp_path / name)
+        assert (found.size, sha256) == (len(content), hashlib.sha256(content).hexdigest())
         assert (tmp_path / name).read_bytes() == content
         assert digest(f"{folder}/{name}") == hashlib.sha256(content).hexdigest()
     with pytest.raises(FileNotFoundError):
