@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cache_material import digests, header, usable
 
@@ -20,6 +22,7 @@ from diffvqa.cache._storage import open_storage
 from diffvqa.cache._writer import CacheWriter
 from diffvqa.pipeline._engines.interface import DoneUnit, Engine, Place, WorkUnit, ignore_video
 from diffvqa.pipeline._extract import PublishedUnits, publish_units, work_units
+from diffvqa.pipeline._extraction_task import ExtractionTask
 from diffvqa.stages._decoding import VideoSource
 from diffvqa.stages._failures import FailureReason
 
@@ -38,7 +41,6 @@ class StubTask:
         seconds: That computing a unit takes; nobody else computes in the same worker meanwhile.
         deadly: Ids that end the process with a segmentation fault.
         log: File that gets a line for each unit that is begun; none when empty.
-        together: Processes that must have begun a unit before any of them goes on.
     """
 
     location: str
@@ -47,7 +49,6 @@ class StubTask:
     seconds: float = 0.0
     deadly: frozenset[str] = frozenset()
     log: str = ""
-    together: int = 1
 
     @contextmanager
     def open(self, place: Place) -> Iterator[StubWorker]:
@@ -63,10 +64,7 @@ class StubWorker:
     def do(self, unit: WorkUnit) -> StagedShard:
         entries = [self._entry(video, unit) for video in unit.videos]
         if self.task.log:
-            note(Path(self.task.log), f"{os.getpid()} {unit.number}")
-            deadline = time.monotonic() + 120
-            while len(processes_in(Path(self.task.log))) < self.task.together and time.monotonic() < deadline:
-                time.sleep(0.05)
+            note_unit(Path(self.task.log), unit)
         with self.computes:
             time.sleep(self.task.seconds)
         writer = ShardWriter(open_storage(self.task.location), self.task.header, self.task.run)
@@ -89,6 +87,39 @@ class StubWorker:
         return entry
 
 
+@dataclass(frozen=True)
+class NotedExtraction(ExtractionTask):
+    """The real work; a unit goes on when as many processes as ``together`` have begun one, which ``log`` tells."""
+
+    log: str = ""
+    together: int = 1
+
+    @contextmanager
+    def open(self, place: Place) -> Iterator[Any]:
+        with super().open(place) as worker:
+            do = worker.do
+
+            def noted(unit: WorkUnit) -> StagedShard:
+                note_unit(Path(self.log), unit, together=self.together)
+                return do(unit)
+
+            worker.do = noted  # type: ignore[method-assign]
+            yield worker
+
+
+def noted_by(log: Path, *, together: int) -> Callable[..., NotedExtraction]:
+    """What to put in the place of ``ExtractionTask``."""
+    return partial(NotedExtraction, log=str(log), together=together)
+
+
+def note_unit(log: Path, unit: WorkUnit, together: int = 1) -> None:
+    """Note that this process has begun a unit; return when so many processes have begun one."""
+    note(log, f"{os.getpid()} {unit.number}")
+    deadline = time.monotonic() + 300
+    while len(processes_in(log)) < together and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def processes_in(log: Path) -> set[str]:
     return {line.split()[0] for line in log.read_text().splitlines()}
 
@@ -107,7 +138,6 @@ def extract_stub(
     seconds: float = 0.0,
     deadly: frozenset[str] = frozenset(),
     log: str = "",
-    together: int = 1,
     on_video: Callable[[bool], None] = ignore_video,
     on_done: Callable[[DoneUnit], None] = lambda _done: None,
     shard_videos: int = SHARD_VIDEOS,
@@ -115,7 +145,7 @@ def extract_stub(
     """Extract what is pending, as the verb does."""
     with CacheWriter(location, header(), shard_videos=shard_videos) as writer:
         pending = writer.plan([(video_id, "absent") for video_id in videos]).pending
-        task = StubTask(str(location), writer.header, writer.run, seconds, deadly, log, together)
+        task = StubTask(str(location), writer.header, writer.run, seconds, deadly, log)
         files: Mapping[str, str] = dict.fromkeys(pending, "absent")
         with engine:
             units = engine.run(task, work_units(pending, files, shard_videos), on_video)

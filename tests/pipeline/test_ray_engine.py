@@ -21,11 +21,12 @@ import pytest
 from cache_material import digests, fill, usable
 from conftest import MakeClip
 from elsewhere_material import grid, make_runs, model_files, sweep, train
-from engine_material import SHARD_VIDEOS, VIDEOS, extract_stub, processes_in, published
+from engine_material import SHARD_VIDEOS, VIDEOS, extract_stub, noted_by, processes_in, published
 
 from diffvqa.cache._errors import OutputError
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.cache._verify import verify
+from diffvqa.pipeline import _extraction_task as extraction_task
 from diffvqa.pipeline import _regressor_training as regressor_training
 from diffvqa.pipeline._config import Settings, resolve_settings
 from diffvqa.pipeline._engines import choice
@@ -55,18 +56,14 @@ def cluster() -> Iterator[Any]:
         head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(4):
-            cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE, wait=False)
+            add_node(cluster)
         cluster.wait_for_nodes()
         yield cluster
         cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """The digests of an extraction without engines."""
-    directory = tmp_path_factory.mktemp("whole") / "features"
-    fill(directory, *map(usable, VIDEOS), shard_videos=SHARD_VIDEOS)
-    return digests(directory)
+def add_node(cluster: Any) -> None:
+    cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE, wait=False)
 
 
 def engine(cluster: Any, **options: Any) -> RayEngine:
@@ -74,39 +71,25 @@ def engine(cluster: Any, **options: Any) -> RayEngine:
     return RayEngine(ClusterOptions(**chosen), DECODING)
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_any_number_of_workers_gives_the_same_cache(
-    cluster: Any, tmp_path: Path, whole: dict[str, dict[str, str]], workers: int
-) -> None:
-    log, seen = tmp_path / "log", Counter[bool]()
-    done = extract_stub(
-        tmp_path / "features",
-        engine(cluster, workers=workers),
-        log=str(log),
-        together=workers,
-        on_video=lambda failed: seen.update([failed]),
-    )
-    assert digests(tmp_path / "features") == whole
-    assert (done.failed, done.redone) == ((), 0)
-    assert seen == Counter({False: len(VIDEOS)})
-    assert len(processes_in(log)) == workers
-
-
 def test_a_video_that_crashes_its_worker_each_time_is_listed_and_its_neighbours_are_not(
-    cluster: Any, tmp_path: Path, whole: dict[str, dict[str, str]]
+    cluster: Any, tmp_path: Path
 ) -> None:
     """A segmentation fault in the model's own process."""
-    videos, log = VIDEOS[: 3 * SHARD_VIDEOS], tmp_path / "log"
+    videos, log, seen = VIDEOS[: 3 * SHARD_VIDEOS], tmp_path / "log", Counter[bool]()
+    fill(tmp_path / "whole", *map(usable, videos), shard_videos=SHARD_VIDEOS)
+    whole = digests(tmp_path / "whole")
     done = extract_stub(
         tmp_path / "features",
         engine(cluster, workers=2),
         videos=videos,
         deadly=frozenset({VIDEOS[5]}),
         log=str(log),
+        on_video=lambda failed: seen.update([failed]),
     )
     assert [(row.video_id, row.reason) for row in done.failed] == [(VIDEOS[5], "crashed")]
     assert done.redone >= 1
     assert digests(tmp_path / "features") == {each: whole[each] for each in videos if each != VIDEOS[5]}
+    assert seen == {True: 1, False: len(videos) - 1}
     assert published(tmp_path / "features") == sorted(videos)
     assert verify(tmp_path / "features").damages == ()
 
@@ -115,7 +98,7 @@ def test_a_video_that_crashes_its_worker_each_time_is_listed_and_its_neighbours_
 def prepared(tmp_path_factory: pytest.TempPathFactory, make_clip: MakeClip) -> Path:
     """A data set of real clips, one of which is none."""
     runs = tmp_path_factory.mktemp("runs")
-    clips = [make_clip(f"ray-{number}.mp4", "-ss", str(number / 2), "-t", "1") for number in range(5)]
+    clips = [make_clip(f"ray-{number}.mp4", "-ss", str(number / 4), "-t", "1") for number in range(9)]
     broken = runs / "broken.mp4"
     broken.write_bytes(b"no video")
     paths = [*clips, broken]
@@ -126,7 +109,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, make_clip: MakeClip) -> P
 
 def settings_for(prepared: Path, tiny_model: Path, **runtime: Any) -> Settings:
     recipe = {"model": str(tiny_model), "frames": 2, "view_size": 32, "crops": 2, "grid": 4}
-    common = {"runs": str(prepared), "threads": 1, "workers": 1, "shard_videos": 2, "decode_timeout": 300}
+    common = {"runs": str(prepared), "threads": 1, "workers": 1, "shard_videos": 1, "decode_timeout": 300}
     return resolve_settings(
         None,
         {
@@ -136,22 +119,27 @@ def settings_for(prepared: Path, tiny_model: Path, **runtime: Any) -> Settings:
     )
 
 
-def test_real_videos_give_the_same_features_here_and_there(cluster: Any, prepared: Path, tiny_model: Path) -> None:
-    """The model folder lies where workers need not look: its weights are sent to them."""
+def test_real_videos_give_the_same_features_here_and_with_one_worker_and_with_four(
+    cluster: Any, prepared: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model folder lies where workers need not look: its weights are sent to them.
+
+    There are units enough for each worker to get one, though those that begin first are given two.
+    """
     here = extract("set", settings_for(prepared, tiny_model), cache=prepared / "here")
-    on_ray = {"engine": "ray", "ray_address": cluster.address, "ray_decoders": 1, "model_workers": 2}
-    there = extract("set", settings_for(prepared, tiny_model, **on_ray), cache=prepared / "there")
-    assert digests(prepared / "here") == digests(prepared / "there")
-    assert len(digests(prepared / "there")) == 5
-    assert [(row.video_id, row.reason, row.detail) for row in here.failures] == [
-        (row.video_id, row.reason, row.detail) for row in there.failures
-    ]
-    rows = [
-        {video_id: cache[video_id].row for video_id in cache.ids()}
-        for cache in map(FeatureCache, (prepared / "here", prepared / "there"))
-    ]
-    assert rows[0] == rows[1]
-    assert FeatureCache(prepared / "here").header.fingerprint == FeatureCache(prepared / "there").header.fingerprint
+    of_here = FeatureCache(prepared / "here")
+    assert len(of_here) == 9
+    for workers in (1, 4):
+        on_ray = {"engine": "ray", "ray_address": cluster.address, "ray_decoders": 1, "model_workers": workers}
+        log, cache = prepared / f"log-{workers}", prepared / f"there-{workers}"
+        monkeypatch.setattr(extraction_task, "ExtractionTask", noted_by(log, together=workers))
+        there = extract("set", settings_for(prepared, tiny_model, **on_ray), cache=cache)
+        assert len(processes_in(log)) == workers
+        assert digests(cache) == digests(prepared / "here")
+        assert (there.failures, there.redone) == (here.failures, 0)
+        of_there = FeatureCache(cache)
+        assert [of_there[each].row for each in of_here.ids()] == [of_here[each].row for each in of_here.ids()]
+        assert of_there.header.fingerprint == of_here.header.fingerprint
     assert list(Path(tempfile.gettempdir()).glob("diffvqa-scratch-*-models-*")) == []
 
 
@@ -170,7 +158,7 @@ def end_process(_: int, __: CallPlace) -> None:
 
 
 def test_calls_run_as_tasks_with_the_code_that_was_sent_along(cluster: Any) -> None:
-    with engine(cluster) as there:
+    with engine(cluster, workers=2) as there:
         results = dict(as_done(there, where_it_runs, range(6)))
         with pytest.raises(OutputError, match=r"number 1 cannot be written\. Give up\."):
             there.submit(fail_with_hint, 1).result()
@@ -223,7 +211,7 @@ print(json.dumps({"redone": done.redone, "failed": len(done.failed)}))
 
 
 def test_ten_random_kills_of_workers_nodes_and_drivers_change_nothing(cluster: Any, tmp_path: Path) -> None:
-    """Run again until it ends well; what is done twice is published once. About a minute."""
+    """Run again until it ends well; what is done twice is published once."""
     videos, log, directory = 480, tmp_path / "log", tmp_path / "features"
     names = [f"video {number:03d}" for number in range(videos)]
     fill(tmp_path / "whole", *map(usable, names), shard_videos=SHARD_VIDEOS)
@@ -264,7 +252,7 @@ def kill(what: str, driver: subprocess.Popen[str], cluster: Any, log: Path) -> N
         cluster.remove_node(
             random.Random(len(cluster.worker_nodes)).choice(sorted(cluster.worker_nodes, key=str)), False
         )
-        cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE, wait=False)
+        add_node(cluster)
     else:
         process = int(log.read_text().splitlines()[-1].split()[0])
         if psutil.pid_exists(process):
