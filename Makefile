@@ -94,8 +94,8 @@ nano: $(STAMP)  ## make a small diffusion model, U-Net and Controller: PHOTOS=fo
 	$(DIFFVQA) pretrain $(PICTURES) --out '$(OUT)' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
 	$(DIFFVQA) adapt $(PICTURES) --model '$(OUT)' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
 
-bench: $(STAMP)  ## run one benchmark: BENCH=name of a module in tests/benchmarks
-	$(VENV)/bin/python -m tests.benchmarks.$(BENCH) $(ARGS)
+bench: $(STAMP)  ## measure every claim of speed, and write docs/benchmarks.md; or BENCH=one module of tests/benchmarks
+	$(VENV)/bin/python -m tests.benchmarks.$(or $(BENCH),whole) $(ARGS)
 
 bench-quality: $(STAMP)  ## how well features predict human scores: PHOTOS=folder with images/ and labels.csv
 	$(VENV)/bin/python -m tests.benchmarks.quality $(if $(PHOTOS),--photographs '$(PHOTOS)') $(ARGS)

@@ -9,11 +9,13 @@ takes over 10 % more than with the fewest.
 from __future__ import annotations
 
 import argparse
-import resource
+import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -29,9 +31,23 @@ from diffvqa.cache._streaming import FeatureStream
 from diffvqa.cache._verify import verify
 
 from .synthetic_cache import SMALL, write_cache
+from .whole.measuring import peak_resident_size
 
 MOST_GROWTH = 1.10
 STREAM_MEMORY = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class TaskCost:
+    """What a task takes.
+
+    Attributes:
+        seconds: Without Python's start and the imports.
+        peak: Bytes that are resident at most.
+    """
+
+    seconds: float
+    peak: int
 
 
 def main() -> int:
@@ -43,16 +59,17 @@ def main() -> int:
     parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
+        begun = time.perf_counter()
         TASKS[options.task](options.folder, options.videos[0])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        sys.stdout.write(f"{peak * (1 if sys.platform == 'darwin' else 1024)}\n")
+        seconds = time.perf_counter() - begun
+        sys.stdout.write(json.dumps({"seconds": seconds, "peak": peak_resident_size()}))
         return 0
     counts = [100, 300] if options.quick else options.videos
     peaks: dict[str, list[int]] = {task: [] for task in TASKS}
     for count in counts:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             for task, measured in peaks.items():
-                measured.append(peak_of(task, Path(folder), count))
+                measured.append(cost_of(task, Path(folder), count).peak)
     table = Table("task", *(f"{count} videos, MB" for count in counts), "growth", title="peak resident size")
     for task, measured in peaks.items():
         table.add_row(task, *(f"{peak / 1e6:.1f}" for peak in measured), f"{measured[-1] / measured[0]:.3f}")
@@ -64,10 +81,10 @@ def main() -> int:
     return int(worst > MOST_GROWTH)
 
 
-def peak_of(task: str, folder: Path, videos: int) -> int:
-    """Return the bytes that a task takes at most, in a process of its own."""
+def cost_of(task: str, folder: Path, videos: int) -> TaskCost:
+    """Return what a task takes, in a process of its own."""
     command = [sys.executable, "-m", __spec__.name, "--task", task, "--folder", str(folder), "--videos", str(videos)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return TaskCost(**json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def stream(folder: Path, videos: int) -> None:

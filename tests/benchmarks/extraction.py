@@ -29,7 +29,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from unittest import mock
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffvqa.cache._schema import SourceStamp
 from diffvqa.cache._writer import CacheWriter
+from diffvqa.pipeline import _backbone
 from diffvqa.pipeline._backbone import Backbone, choose_device, load_backbone
 from diffvqa.pipeline._cache_rows import cache_header, shard_entry
 from diffvqa.pipeline._config import Settings, parse_assignment, resolve_settings
@@ -111,7 +113,7 @@ def main() -> None:
             paths = make_clips(runs / "clips", count, "160x120" if arguments.quick else "960x540")
         options = {"extract.model": arguments.model, "runtime.runs": str(runs)}
         settings = resolve_settings(None, {**options, **dict(map(parse_assignment, arguments.set))})
-        Console().print(table_of(measure(paths, settings), settings, str(arguments.model)))
+        Console().print(table_of(measure(paths, settings)[0], settings, str(arguments.model)))
 
 
 def make_clips(folder: Path, count: int, size: str) -> list[Path]:
@@ -125,24 +127,28 @@ def make_clips(folder: Path, count: int, size: str) -> list[Path]:
     return paths
 
 
-def measure(paths: Sequence[Path], settings: Settings) -> Costs:
-    """Run each part alone, then the whole."""
+def measure(paths: Sequence[Path], settings: Settings, rounds: int = 1) -> list[Costs]:
+    """Run each part alone, then the whole, in every round."""
     sources = [VideoSource(f"{number}-{path.name}", path) for number, path in enumerate(paths)]
     backbone = load_backbone(settings.extract, settings.runtime)
+    views = np.concatenate([_views_of(video) for video in decode_all(sources, settings)])
+    backbone.extractor(views[: backbone.extractor.batch_size(views.shape[1])], range(len(views)))  # what is made once
+    flops = count_flops(backbone.extractor, views)
+    return [_measure_once(sources, settings, backbone, flops) for _ in range(rounds)]
+
+
+def _measure_once(sources: Sequence[VideoSource], settings: Settings, backbone: Backbone, flops: float) -> Costs:
     device = choose_device(settings.runtime.device)
     decoded, decode = timed(lambda: decode_all(sources, settings))
     views = np.concatenate([_views_of(video) for video in decoded])
-    backbone.extractor(views[: backbone.extractor.batch_size(views.shape[1])], range(len(views)))  # what is made once
-    model = timed_model(backbone.extractor, views, device)
-    write = timed_writing(decoded, backbone, settings)
     return Costs(
         decode=decode,
-        model=model,
-        write=write,
+        model=timed_model(backbone.extractor, views, device),
+        write=timed_writing(decoded, backbone, settings),
         whole=timed_extraction(sources, settings),
         frames=sum(len(video.resize) for video in decoded),
         views=len(views),
-        flops_per_view=count_flops(backbone.extractor, views),
+        flops_per_view=flops,
         peak=matrix_product_peak(device, getattr(torch, settings.extract.precision)),
     )
 
@@ -187,15 +193,22 @@ def timed_writing(decoded: Sequence[DecodedVideo], backbone: Backbone, settings:
 
 
 def timed_extraction(sources: Sequence[VideoSource], settings: Settings) -> Cost:
-    """Extract as ``diffvqa extract`` does, and take off what loading the model takes."""
+    """Extract as ``diffvqa extract`` does, and take off what loading the model took."""
     folder = settings.runtime.runs / _NAME
     folder.mkdir()
     lines = ["video_id,path", *(f"{source.video_id},{source.path.resolve()}" for source in sources)]
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    _, loading = timed(lambda: load_backbone(settings.extract, settings.runtime))
-    _, whole = timed(lambda: extract(_NAME, settings))
+    loadings: list[Cost] = []
+
+    def load(*arguments: Any) -> Backbone:
+        backbone, cost = timed(lambda: load_backbone(*arguments))
+        loadings.append(cost)
+        return backbone
+
+    with mock.patch.object(_backbone, "load_backbone", load):
+        _, whole = timed(lambda: extract(_NAME, settings))
     shutil.rmtree(folder)
-    return Cost(whole.wall - loading.wall, whole.cpu - loading.cpu)
+    return Cost(whole.wall - sum(cost.wall for cost in loadings), whole.cpu - sum(cost.cpu for cost in loadings))
 
 
 def timed(work: Callable[[], Result]) -> tuple[Result, Cost]:

@@ -30,8 +30,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 _STATE = 16
-_SHAPES = ((8, 512, 192), (4, 2048, 192), (8, 1024, 256))
-_QUICK_SHAPES = ((4, 64, 64),)
+SHAPES = ((8, 512, 192), (4, 2048, 192), (8, 1024, 256))
+QUICK_SHAPES = ((4, 64, 64),)
 _MIB = 2**20
 
 
@@ -83,26 +83,34 @@ def main() -> None:
         sys.stdout.write(json.dumps({"seconds": measured.seconds, "bytes": measured.bytes}) + "\n")
         return
     table = _empty_table(arguments.threads)
-    for shape in _QUICK_SHAPES if arguments.quick else (arguments.shape,) if arguments.shape else _SHAPES:
-        _add_rows(table, shape, _compare(shape, arguments.threads, full=arguments.full or arguments.quick))
+    for shape in QUICK_SHAPES if arguments.quick else (arguments.shape,) if arguments.shape else SHAPES:
+        _add_rows(table, shape, compare(shape, arguments.threads, full=arguments.full or arguments.quick))
     Console().print(table)
 
 
-def _compare(shape: tuple[int, int, int], threads: int, *, full: bool) -> Comparison:
+def compare(shape: tuple[int, int, int], threads: int, *, full: bool) -> Comparison:
+    """Measure the three mixers, each in a process of its own.
+
+    Args:
+        shape: Batch, length, width.
+        threads: Of torch, for all.
+        full: Run transformers' fallback on the whole batch too.
+    """
     batch, length, width = shape
-    ours = _in_own_process("ours", shape, threads)
-    mambapy = _in_own_process("mambapy", shape, threads)
+    ours = in_own_process("ours", shape, threads)
+    mambapy = in_own_process("mambapy", shape, threads)
     if full:
-        return Comparison(ours, mambapy, _in_own_process("transformers", shape, threads), None)
-    one, two = (_in_own_process("transformers", (count, length // 4, width), threads) for count in (1, 2))
+        return Comparison(ours, mambapy, in_own_process("transformers", shape, threads), None)
+    one, two = (in_own_process("transformers", (count, length // 4, width), threads) for count in (1, 2))
     growth = two.seconds / one.seconds
-    whole = _in_own_process("transformers", (1, length, width), threads)
+    whole = in_own_process("transformers", (1, length, width), threads)
     estimate = Measurement(whole.seconds * growth ** math.log2(batch), whole.bytes * batch)
     return Comparison(ours, mambapy, estimate, growth)
 
 
-def _in_own_process(mixer: str, shape: tuple[int, int, int], threads: int) -> Measurement:
-    command = [sys.executable, "-m", "tests.benchmarks.scan", "--threads", str(threads), "--case", mixer]
+def in_own_process(mixer: str, shape: tuple[int, int, int], threads: int) -> Measurement:
+    """Measure one mixer: ``ours``, ``mambapy`` or ``transformers``."""
+    command = [sys.executable, "-m", __spec__.name, "--threads", str(threads), "--case", mixer]
     done = subprocess.run([*command, *map(str, shape)], check=True, capture_output=True, text=True)
     return Measurement(**json.loads(done.stdout.splitlines()[-1]))
 

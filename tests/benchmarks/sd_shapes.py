@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -38,6 +37,7 @@ from diffvqa.stages._diffusion.weights import stored_tensors, weight_files, writ
 
 from .ldm_material import below, ldm_controller
 from .stable_diffusion_material import FULL_2, NARROW_2, Shape, build_autoencoder, build_unet, give_a_say
+from .whole.measuring import peak_resident_size
 
 OVERHEAD = 10**9
 NETWORKS = ("unet", "controller", "vae")
@@ -90,15 +90,6 @@ def run_task(options: argparse.Namespace) -> int:
     spent = {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - before}
     sys.stdout.write(json.dumps({**found, **spent, "peak": peak_resident_size()}))
     return 0
-
-
-def peak_resident_size() -> int:
-    """Return the most memory that this process held, in bytes; pages of mapped files count while they are mapped."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would tell of the parent's too
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def build(folder: Path, shape: Shape, _: int) -> dict[str, Any]:
