@@ -35,7 +35,7 @@ _DOCS = Path("docs")
 def main() -> int:
     """Run all parts, or the one that another process was started for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under a minute, once; needs --out")
+    parser.add_argument("--quick", action="store_true", help="in small, once, in some minutes; needs --out")
     parser.add_argument("--only", nargs="+", choices=TITLES, metavar="PART", help=f"of {', '.join(TITLES)}")
     parser.add_argument("--out", type=Path, help="folder of both files (default: docs, if everything is measured)")
     parser.add_argument("--folder", type=Path, help="on the disk to measure; a temporary folder by default")
