@@ -48,7 +48,7 @@ def command(
     add("prepare", f"{len(prepared.manifest.rows)} videos of {groups} contents", prepared.path)
     extracted = extract(DEMO, settings)
     counts = f"{extracted.extracted} videos, {extracted.done_before} done before, {len(extracted.failures)} failed"
-    add("extract", counts, extracted.cache)
+    add("extract", counts, run.features)
     trained = train([DEMO], settings)
     add("train", f"{len(trained.result.splits)} splits of {trained.videos} videos", trained.model)
     content = run.folder / "videos" / _SCORED_CONTENT
