@@ -94,9 +94,16 @@ class Storage(ABC):
     def upload(self, path: Path, name: str) -> None:
         """Copy a file of this machine to ``name`` in one step, without holding it in memory."""
 
-    @abstractmethod
     def download(self, name: str, path: Path) -> Listed:
         """Copy a file to a new one of this machine, without holding it in memory; return what was known of it."""
+        found = self.look_up(name)
+        if found is None:
+            raise FileNotFoundError(self.describe(name))
+        return self._fetch(name, found, path)
+
+    @abstractmethod
+    def _fetch(self, name: str, found: Listed, path: Path) -> Listed:
+        """Copy a file that was found to a new one of this machine, and return what is known of it then."""
 
     @abstractmethod
     def look_up(self, name: str) -> Listed | None:
@@ -192,10 +199,7 @@ class LocalStorage(Storage):
             shutil.copyfile(path, unfinished)
 
     @override
-    def download(self, name: str, path: Path) -> Listed:
-        found = self.look_up(name)
-        if found is None:
-            raise FileNotFoundError(self.describe(name))
+    def _fetch(self, name: str, found: Listed, path: Path) -> Listed:
         try:
             shutil.copyfile(self.root / name, path)
         except OSError as error:
@@ -356,10 +360,7 @@ class ObjectStorage(Storage):
             self._files.put_file(str(path), self._at(name))
 
     @override
-    def download(self, name: str, path: Path) -> Listed:
-        found = self.look_up(name)
-        if found is None:
-            raise FileNotFoundError(self.describe(name))
+    def _fetch(self, name: str, found: Listed, path: Path) -> Listed:
         try:
             self._files.get_file(self._at(name), str(path))
         except FileNotFoundError:

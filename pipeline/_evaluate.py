@@ -289,12 +289,7 @@ def command(
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Evaluate trained models on data sets: cross-data-set tests, and a grid of them."""
-    chosen = {
-        "runtime.device": device,
-        "runtime.engine": engine,
-        "runtime.ray_address": address,
-        "runtime.runs": runs,
-    }
+    chosen = options.place(device, engine, address, runs)
     settings = options.settings_from(config, assignments, chosen, show=show_config)
     from diffvqa.cache._atomic import atomic_write_text
     from diffvqa.pipeline._console import tell

@@ -238,11 +238,8 @@ def command(
         "extract.model": model,
         "extract.frames": frames,
         "extract.crops": crops,
-        "runtime.device": device,
         "runtime.workers": workers,
-        "runtime.engine": engine,
-        "runtime.ray_address": address,
-        "runtime.runs": runs,
+        **options.place(device, engine, address, runs),
     }
     settings = options.settings_from(config, assignments, chosen, show=show_config)
     summary = extract(name, settings, cache=cache, retry_failed=retry_failed, overwrite=overwrite)

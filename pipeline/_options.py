@@ -84,6 +84,16 @@ def go_on_with(context: typer.Context, hint: str) -> None:
     context.find_root().obj.go_on = hint
 
 
+def place(device: str | None, engine: str | None, address: str | None, runs: Path | None) -> dict[str, Any]:
+    """Return the named options of a verb that can be done elsewhere, for :func:`settings_from`."""
+    return {
+        "runtime.device": device,
+        "runtime.engine": engine,
+        "runtime.ray_address": address,
+        "runtime.runs": runs,
+    }
+
+
 def settings_from(
     config: Path | None, assignments: Sequence[str] | None, options: dict[str, Any], *, show: bool
 ) -> Settings:

@@ -1,4 +1,4 @@
-"""Training the regressors of stage two: here, one after the other, or each split as a task of a cluster."""
+"""Training the regressors of stage two: all in this process, or each split as a task of a cluster."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def regressor_trainer(settings: Settings) -> Iterator[RegressorTrainer]:
 
 
 class TrainerHere:
-    """Trains in this process, one split after the other; they share the features in memory.
+    """Trains in this process, where the splits share the features in memory.
 
     Args:
         runtime: Where to compute.

@@ -242,12 +242,7 @@ def command(
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Search the training recipe for better settings, on validation parts alone."""
-    chosen = {
-        "runtime.device": device,
-        "runtime.engine": engine,
-        "runtime.ray_address": address,
-        "runtime.runs": runs,
-    }
+    chosen = options.place(device, engine, address, runs)
     settings = options.settings_from(config, assignments, chosen, show=show_config)
     from diffvqa.pipeline._console import in_words, tell
     from diffvqa.pipeline._search_space import parse_space

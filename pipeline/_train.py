@@ -214,10 +214,7 @@ def command(
         "train.splits": splits,
         "train.epochs": epochs,
         "train.seed": seed,
-        "runtime.device": device,
-        "runtime.engine": engine,
-        "runtime.ray_address": address,
-        "runtime.runs": runs,
+        **options.place(device, engine, address, runs),
     }
     settings = options.settings_from(config, assignments, chosen, show=show_config)
     if ablate:
