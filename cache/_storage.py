@@ -11,7 +11,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -172,22 +172,14 @@ class LocalStorage(Storage):
     @override
     def read(self, name: str) -> bytes:
         path = self.root / name
-        try:
+        with _reporting_unreachable(str(path), OSError):
             return path.read_bytes()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise _unreachable(str(path), error) from error
 
     @override
     def read_into(self, name: str, start: int, buffer: NDArray[np.uint8]) -> int:
         path = self.root / name
-        try:
+        with _reporting_unreachable(str(path), OSError):
             return self._opened(path).read_into(start, buffer)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise _unreachable(str(path), error) from error
 
     @override
     def write(self, name: str, content: bytes) -> None:
@@ -200,21 +192,16 @@ class LocalStorage(Storage):
 
     @override
     def _fetch(self, name: str, found: Listed, path: Path) -> Listed:
-        try:
+        with _reporting_unreachable(str(self.root / name), OSError):
             shutil.copyfile(self.root / name, path)
-        except OSError as error:
-            raise _unreachable(str(self.root / name), error) from error
         return found
 
     @override
     def look_up(self, name: str) -> Listed | None:
         path = self.root / name
-        try:
+        with suppress(FileNotFoundError), _reporting_unreachable(str(path), OSError):
             return None if path.is_dir() else _listed(name, path)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _unreachable(str(path), error) from error
+        return None
 
     @override
     def create(self, name: str, content: bytes) -> bool:
@@ -227,13 +214,13 @@ class LocalStorage(Storage):
     @override
     def entries(self, folder: str = "") -> list[Listed]:
         prefix = f"{folder}/" if folder else ""
-        try:
-            with os.scandir(self.root / folder) as found:
+        path = self.root / folder
+        with suppress(FileNotFoundError), _reporting_unreachable(str(path), OSError):
+            if not path.is_dir():
+                return []
+            with os.scandir(path) as found:
                 return sorted((_listed(prefix + entry.name, entry) for entry in found), key=_name)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise _unreachable(str(self.root / folder), error) from error
+        return []
 
     @override
     def walk(self, folder: str) -> list[Listed]:
@@ -331,23 +318,15 @@ class ObjectStorage(Storage):
 
     @override
     def read(self, name: str) -> bytes:
-        try:
+        with self._reporting_unreachable(name):
             return bytes(self._files.cat_file(self._at(name)))
-        except FileNotFoundError:
-            raise
-        except self._failures as error:
-            raise _unreachable(self.describe(name), error) from error
 
     @override
     def read_into(self, name: str, start: int, buffer: NDArray[np.uint8]) -> int:
-        try:
+        with self._reporting_unreachable(name):
             content = self._files.cat_file(self._at(name), start=start, end=start + len(buffer))
-            buffer[: len(content)] = np.frombuffer(content, np.uint8)
-            return len(content)
-        except FileNotFoundError:
-            raise
-        except self._failures as error:
-            raise _unreachable(self.describe(name), error) from error
+        buffer[: len(content)] = np.frombuffer(content, np.uint8)
+        return len(content)
 
     @override
     def write(self, name: str, content: bytes) -> None:
@@ -361,12 +340,8 @@ class ObjectStorage(Storage):
 
     @override
     def _fetch(self, name: str, found: Listed, path: Path) -> Listed:
-        try:
+        with self._reporting_unreachable(name):
             self._files.get_file(self._at(name), str(path))
-        except FileNotFoundError:
-            raise
-        except self._failures as error:
-            raise _unreachable(self.describe(name), error) from error
         received = path.stat().st_size
         if found.size < 0:
             return replace(found, size=received)
@@ -376,13 +351,10 @@ class ObjectStorage(Storage):
 
     @override
     def look_up(self, name: str) -> Listed | None:
-        try:
+        with suppress(FileNotFoundError), self._reporting_unreachable(name):
             entry = self._files.info(self._at(name))
-        except FileNotFoundError:
-            return None
-        except self._failures as error:
-            raise _unreachable(self.describe(name), error) from error
-        return None if entry["type"] == "directory" else self._listed(entry)
+            return None if entry["type"] == "directory" else self._listed(entry)
+        return None
 
     @override
     def create(self, name: str, content: bytes) -> bool:
@@ -398,23 +370,16 @@ class ObjectStorage(Storage):
 
     @override
     def entries(self, folder: str = "") -> list[Listed]:
-        try:
+        with suppress(FileNotFoundError), self._reporting_unreachable(folder):
             found = self._files.ls(self._at(folder), detail=True)
-        except FileNotFoundError:
-            return []
-        except self._failures as error:
-            raise _unreachable(self.describe(folder), error) from error
-        return sorted((self._listed(entry) for entry in found if self._relative(entry) != folder), key=_name)
+            return sorted((self._listed(entry) for entry in found if self._relative(entry) != folder), key=_name)
+        return []
 
     @override
     def walk(self, folder: str) -> list[Listed]:
-        try:
-            found = self._files.find(self._at(folder), detail=True)
-        except FileNotFoundError:
-            return []
-        except self._failures as error:
-            raise _unreachable(self.describe(folder), error) from error
-        return sorted(map(self._listed, found.values()), key=_name)
+        with suppress(FileNotFoundError), self._reporting_unreachable(folder):
+            return sorted(map(self._listed, self._files.find(self._at(folder), detail=True).values()), key=_name)
+        return []
 
     @override
     def delete(self, name: str) -> None:
@@ -448,6 +413,9 @@ class ObjectStorage(Storage):
     @override
     def publishing(self) -> AbstractContextManager[object]:
         return nullcontext()
+
+    def _reporting_unreachable(self, name: str) -> AbstractContextManager[None]:
+        return _reporting_unreachable(self.describe(name), *self._failures)
 
     @contextmanager
     def _reporting_output_errors(self, name: str) -> Iterator[None]:
@@ -506,6 +474,17 @@ def _protocol_failures(url: str) -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError
 
     return (BotoCoreError,)
+
+
+@contextmanager
+def _reporting_unreachable(where: str, *failures: type[Exception]) -> Iterator[None]:
+    """Turn failures to read into ``CacheUnreachableError``; that there is no such file is let through as it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except failures as error:
+        raise _unreachable(where, error) from error
 
 
 def _unreachable(where: str, error: Exception) -> CacheUnreachableError:
