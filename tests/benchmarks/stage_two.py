@@ -35,8 +35,8 @@ from diffvqa.pipeline._train import train
 
 FRAMES, CROPS = 8, 3
 SHAPES: dict[str, tuple[tuple[int, ...], str]] = {
-    "latent": ((12, 64, 64), "float16"),
-    "multiscale": ((1240, 4, 4), "float16"),
+    "latent": ((48, 32, 32), "float16"),
+    "multiscale": ((1024, 4, 4), "float16"),
     "frames": ((128, 128, 3), "uint8"),
 }
 VIEWS = {"resize": (FRAMES,), "crop": (FRAMES, CROPS)}

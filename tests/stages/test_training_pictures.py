@@ -140,8 +140,8 @@ def test_the_shipped_recipe_gives_the_logged_curves_within_noise(tmp_path: Path)
     """A tiny variant of nano's recipe: whatever changes what it learns from, or how, moves these."""
     small = {"steps": 16, "learning_rate": 5e-3, "batch_size": 4, "crop_size": 32, "held_out": 2, "region": 96}
     tiny = [f"{part}.{name}={value}" for part in ("pretrain", "adapt") for name, value in small.items()]
-    widths = ["architecture.widths=[16, 16]", "architecture.attention=[false, true]"]
-    recipe = resolve_recipe(None, [*tiny, *widths])
+    architecture = ["widths=[16, 16]", "attention=[false, true]", "block_size=2"]
+    recipe = resolve_recipe(None, [*tiny, *(f"architecture.{setting}" for setting in architecture)])
     model = build_untrained(recipe.architecture, recipe.pretrain.seed)
     pretrained = losses_of(unet_denoising(model), recipe.pretrain, tmp_path / "pretrain")
     adapted = losses_of(controller_denoising(model), recipe.adapt, tmp_path / "adapt")
