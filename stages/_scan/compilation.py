@@ -11,6 +11,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,15 @@ _VIEW_3, _VIEW_4 = float32[:, :, :], float32[:, :, :, :]  # parts of a projectio
 _CONV_INPUTS = (*_RANGE, _VIEW_3, _MASK, _F3, _F2, _FLAGS)
 _SCAN_INPUTS = (*_RANGE, _F4, _F4, _F3, _VIEW_4, _VIEW_4, _F2, _VIEW_3, _F2, _MASK, _FLAGS, _F5, _F3)
 
+# Each with the types of its arguments.
+_KERNELS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "scan_backward": (scan_backward, (*_SCAN_INPUTS, _F3, _F4, _F4, _F4, _F5, _F5, _F3, _F3, _F3)),
+    "scan_forward": (scan_forward, (*_SCAN_INPUTS, _F3)),
+    "convolve_backward": (convolve_backward, (*_CONV_INPUTS, _F4, _F3, _F4, _F3)),
+    "convolve_forward": (convolve_forward, (*_CONV_INPUTS, _F4)),
+}
+_COMPILERS = 2  # processes that compile side by side: a kernel takes 4 to 6 s
+
 
 @dataclass(frozen=True)
 class Kernels:
@@ -46,7 +56,7 @@ class Kernels:
 def compiled_kernels() -> Kernels:
     """Load every kernel from numba's cache, into which another process compiles it where need be.
 
-    Where no folder for the cache can be written to, or that process fails, this one compiles for itself.
+    Where no folder for the cache can be written to, or such a process fails, this one compiles for itself.
 
     Raises:
         RuntimeError: numba's compiler is switched off.
@@ -65,17 +75,26 @@ def load_kernels() -> Kernels:
     Raises:
         numba.core.errors.NumbaError: numba cannot compile them.
     """
-    return Kernels(
-        convolve_forward=_compile(convolve_forward, *_CONV_INPUTS, _F4),
-        convolve_backward=_compile(convolve_backward, *_CONV_INPUTS, _F4, _F3, _F4, _F3),
-        scan_forward=_compile(scan_forward, *_SCAN_INPUTS, _F3),
-        scan_backward=_compile(scan_backward, *_SCAN_INPUTS, _F3, _F4, _F4, _F4, _F5, _F5, _F3, _F3, _F3),
-        chunk=CHUNK,
-    )
+    for name in _KERNELS:
+        compile_kernel(name)
+    return Kernels(convolve_forward, convolve_backward, scan_forward, scan_backward, CHUNK)
+
+
+def compile_kernel(name: str) -> None:
+    """Load a kernel of :data:`_KERNELS` from numba's cache, or compile it here.
+
+    Raises:
+        numba.core.errors.NumbaError: numba cannot compile it.
+    """
+    kernel, types = _KERNELS[name]
+    # Where no folder for the cache can be written to, every process compiles for itself.
+    with contextlib.suppress(RuntimeError):
+        kernel.enable_caching()
+    kernel.compile(void(*types))
 
 
 def _fill_cache() -> None:
-    """Have another process compile the kernels, unless one has done so for this numba and these sources.
+    """Have other processes compile the kernels, unless one has done so for this numba and these sources.
 
     Raises:
         RuntimeError: There is no folder for the cache.
@@ -93,15 +112,11 @@ def _fill_cache() -> None:
     with FileLock(folder / ".compiling.lock"):
         if mark.exists():
             return
-        program = f"from {__name__} import load_kernels; load_kernels()"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-        if done.returncode == 0:
-            mark.touch()
+        with ThreadPoolExecutor(_COMPILERS) as compilers:
+            if all(compilers.map(_compiles_elsewhere, _KERNELS)):
+                mark.touch()
 
 
-def _compile(kernel: Any, *types: Any) -> Any:
-    # Where no folder for the cache can be written to, every process compiles for itself.
-    with contextlib.suppress(RuntimeError):
-        kernel.enable_caching()
-    kernel.compile(void(*types))
-    return kernel
+def _compiles_elsewhere(name: str) -> bool:
+    program = f"from {__name__} import compile_kernel; compile_kernel({name!r})"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0

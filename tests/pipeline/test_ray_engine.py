@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 from cache_material import digests, fill, usable
+from call_material import end_process, fail_with_hint, where_it_runs
 from conftest import MakeClip
 from elsewhere_material import grid, make_runs, model_files, sweep, train
 from engine_material import SHARD_VIDEOS, VIDEOS, extract_stub, noted_by, processes_in, published
@@ -30,7 +31,7 @@ from diffvqa.pipeline import _extraction_task as extraction_task
 from diffvqa.pipeline import _regressor_training as regressor_training
 from diffvqa.pipeline._config import Settings, resolve_settings
 from diffvqa.pipeline._engines import choice
-from diffvqa.pipeline._engines.interface import CallPlace, as_done
+from diffvqa.pipeline._engines.interface import as_done
 from diffvqa.pipeline._engines.local import LocalDecoding
 from diffvqa.pipeline._engines.ray_engine import ClusterOptions, RayEngine
 from diffvqa.pipeline._errors import ClusterError
@@ -46,7 +47,7 @@ OBJECT_STORE = 80 * 2**20
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head without CPUs, and four nodes of two each."""
+    """A head without CPUs, and two nodes of four each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
@@ -55,7 +56,7 @@ def cluster() -> Iterator[Any]:
 
         head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
-        for _ in range(4):
+        for _ in range(2):
             add_node(cluster)
         cluster.wait_for_nodes()
         yield cluster
@@ -63,7 +64,7 @@ def cluster() -> Iterator[Any]:
 
 
 def add_node(cluster: Any) -> None:
-    cluster.add_node(num_cpus=2, object_store_memory=OBJECT_STORE, wait=False)
+    cluster.add_node(num_cpus=4, object_store_memory=OBJECT_STORE, wait=False)
 
 
 def engine(cluster: Any, **options: Any) -> RayEngine:
@@ -143,20 +144,6 @@ def test_real_videos_give_the_same_features_here_and_with_one_worker_and_with_fo
     assert list(Path(tempfile.gettempdir()).glob("diffvqa-scratch-*-models-*")) == []
 
 
-def where_it_runs(number: int, _: CallPlace) -> tuple[int, str]:
-    import diffvqa.stages
-
-    return number * number, next(iter(diffvqa.stages.__path__))
-
-
-def fail_with_hint(number: int, _: CallPlace) -> int:
-    raise OutputError(f"number {number} cannot be written.", "Give up.")
-
-
-def end_process(_: int, __: CallPlace) -> None:
-    os._exit(1)
-
-
 def test_calls_run_as_tasks_with_the_code_that_was_sent_along(cluster: Any) -> None:
     with engine(cluster, workers=2) as there:
         results = dict(as_done(there, where_it_runs, range(6)))
@@ -187,7 +174,7 @@ def test_a_training_a_search_and_a_grid_are_those_of_one_process_to_the_last_bit
 
 
 def test_too_small_a_cluster_and_one_that_is_not_there_are_clear_errors(cluster: Any, tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match=r"8 CPUs, at most 2 on one: no room for a worker of 64 thread"):
+    with pytest.raises(ClusterError, match=r"8 CPUs, at most 4 on one: no room for a worker of 64 thread"):
         extract_stub(tmp_path / "features", engine(cluster, threads=64))
     with pytest.raises(ClusterError, match=r"The cluster has no GPU. Use --device cpu"):
         extract_stub(tmp_path / "features", engine(cluster, device="cuda"))
