@@ -54,6 +54,7 @@ def load_backbone(recipe: ExtractRecipe, runtime: Runtime) -> Backbone:
         device=device,
         precision=recipe.precision,
         batch_size=None if runtime.batch_size == "auto" else runtime.batch_size,
+        side_by_side=not runtime.compile,
     )
     return Backbone(extractor, extraction_fingerprint(recipe, networks.fingerprint))
 

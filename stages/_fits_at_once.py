@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from threading import Event
 from typing import TypeVar
 
 import torch
 
 from diffvqa.stages._fitting import FitUnwantedError
+from diffvqa.stages._torch_threads import torch_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,7 +37,7 @@ def fit_at_once(
     """
     threads = threads or torch.get_num_threads()
     at_once = min(threads, len(items)) if device.type == "cpu" else 1
-    with _torch_threads(threads // max(1, at_once)):
+    with torch_threads(threads // max(1, at_once)):
         if at_once <= 1:
             return [fit(item, lambda: True) for item in items]
         unwanted = Event()
@@ -58,14 +58,3 @@ def _raise_first(errors: Iterator[BaseException]) -> None:
     every = list(errors)
     if every:
         raise next((error for error in every if not isinstance(error, FitUnwantedError)), every[0])
-
-
-@contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
-    """Let torch compute with so many threads, in this thread and those that are begun meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

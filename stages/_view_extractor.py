@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,12 @@ from diffvqa.stages._backbones.interface import FeatureBackbone, ViewFeatures
 from diffvqa.stages._errors import DeviceMemoryError
 from diffvqa.stages._extract_recipe import Precision
 from diffvqa.stages._finiteness import is_finite
+from diffvqa.stages._torch_threads import torch_threads
 
 logger = logging.getLogger(__name__)
 
 _PIXELS_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}
+_MOST_AT_ONCE = 4  # parts of a batch: more would wait for one another in Python
 _CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 
 
@@ -57,6 +60,7 @@ class ViewExtractor:
         device: Where it computes.
         precision: Of the networks' products; float32 or one that ``torch.autocast`` brings them to.
         batch_size: Most views in one call of the networks; None for a number that suits device and view size.
+        side_by_side: Whether several threads may be in the backbone at once, which compiled networks do not allow.
 
     Attributes:
         backbone: The networks.
@@ -69,11 +73,13 @@ class ViewExtractor:
         device: torch.device,
         precision: Precision = "float32",
         batch_size: int | None = None,
+        side_by_side: bool = True,
     ) -> None:
         self.backbone = backbone
         self._device = device
         self._dtype: torch.dtype = getattr(torch, precision)
         self._batch_size = batch_size
+        self._most_at_once = _MOST_AT_ONCE if side_by_side and device.type == "cpu" else 1
 
     @property
     def batches_ahead(self) -> int:
@@ -119,6 +125,20 @@ class ViewExtractor:
         return pieces[0] if len(pieces) == 1 else lambda: StoredFeatures.joined([finish() for finish in pieces])
 
     def _begin(self, views: NDArray[np.uint8], seeds: Sequence[int]) -> Callable[[], StoredFeatures]:
+        """Compute a batch; on a CPU in parts side by side, each on its share of torch's threads.
+
+        Two threads on the operations of one batch wait for each other at the end of each, and for decoding processes.
+        """
+        at_once = min(self._most_at_once, torch.get_num_threads(), len(views))
+        if at_once == 1:
+            return self._compute(views, seeds)
+        parts, their_seeds = np.array_split(views, at_once), np.array_split(np.array(seeds), at_once)
+        with torch_threads(torch.get_num_threads() // at_once), ThreadPoolExecutor(at_once) as pool:
+            computed = list(pool.map(self._compute, parts, [part.tolist() for part in their_seeds]))
+        features = StoredFeatures.joined([finish() for finish in computed])
+        return lambda: features
+
+    def _compute(self, views: NDArray[np.uint8], seeds: Sequence[int]) -> Callable[[], StoredFeatures]:
         reduced = self._dtype != torch.float32
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=reduced):
             features = self.backbone.extract(self._to_device(views), seeds)

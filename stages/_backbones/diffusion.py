@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -41,7 +42,7 @@ class DiffusionBackbone:
         self._recipe = recipe
         self._kept = _numbers_of_kept_blocks(recipe, len(model.unet.up_blocks))
         middle = [model.unet.mid_block] if recipe.middle_block else []
-        self._maps = _keep_outputs([*middle, *(model.unet.up_blocks[index] for index in self._kept)])
+        self._last = _keep_outputs([*middle, *(model.unet.up_blocks[index] for index in self._kept)])
         self.fingerprint = fingerprint
 
     @property
@@ -77,7 +78,7 @@ class DiffusionBackbone:
         z_0 = self._model.autoencoder.encode(to_model_range(views.permute(0, 3, 1, 2))).float()
         timesteps = denoising_timesteps(self._recipe.steps, self._recipe.start_timestep)
         reconstructed = denoise(self._model, z_0, timesteps, noise_generators(seeds))
-        maps = list(self._maps)
+        maps = list(self._last.maps)
         if self._recipe.residual:
             maps.append((z_0 - reconstructed) / self._model.noise_to_signal(timesteps[-1]))
         multiscale = pool_to_grid(maps, self._recipe.grid, with_std=self._recipe.multiscale_std)
@@ -95,16 +96,22 @@ def _numbers_of_kept_blocks(recipe: ExtractRecipe, there: int) -> tuple[int, ...
     return kept
 
 
-def _keep_outputs(blocks: Sequence[nn.Module]) -> list[Tensor]:
-    """Return a list that ever after holds what each block returned last.
+class _LastOutputs(threading.local):
+    """What each block returned last, in the thread that asks: several may be at work in the networks.
 
-    It is done once and for all, as a compiled network would be compiled again for every hook that comes and goes.
+    The hooks stay, as a compiled network would be compiled again for every hook that comes and goes.
     """
-    outputs = [torch.empty(0)] * len(blocks)
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        self.maps = [torch.empty(0)] * len(blocks)
+
+
+def _keep_outputs(blocks: Sequence[nn.Module]) -> _LastOutputs:
+    outputs = _LastOutputs(blocks)
 
     def keep(index: int) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_: nn.Module, __: object, output: Tensor) -> None:
-            outputs[index] = output
+            outputs.maps[index] = output
 
         return hook
 

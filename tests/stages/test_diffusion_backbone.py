@@ -20,6 +20,7 @@ from diffvqa.stages._diffusion.denoising import denoise, noise_generators
 from diffvqa.stages._diffusion.model_folder import load_model_folder
 from diffvqa.stages._errors import BackboneError, ModelFolderError
 from diffvqa.stages._extract_recipe import ExtractRecipe, Precision
+from diffvqa.stages._torch_threads import torch_threads
 from diffvqa.stages._view_extractor import ViewExtractor
 
 CPU = torch.device("cpu")
@@ -103,9 +104,19 @@ def test_compiled_networks_give_the_same_maps(tmp_path: Path, monkeypatch: pytes
     views, seeds = some_views(2), [1, 2]
     expected = extractor(recipe)(views, seeds).multiscale
     assert compiled == []
-    found = ViewExtractor(load_backbone(recipe, Placement(CPU, compiled=True)), device=CPU)(views, seeds).multiscale
+    backbone = load_backbone(recipe, Placement(CPU, compiled=True))
+    found = ViewExtractor(backbone, device=CPU, side_by_side=False)(views, seeds).multiscale
     np.testing.assert_array_equal(found, expected)
     assert compiled == ["UNet2DConditionModel", "Controller"]
+
+
+def test_views_that_are_computed_side_by_side_keep_their_own_maps(tiny_model: Path) -> None:
+    views, seeds, ready = some_views(12), range(12), extractor(recipe_of(tiny_model))
+    alone = ready(views, seeds)
+    for _ in range(5):
+        with torch_threads(4):
+            together = ready(views, seeds)
+        np.testing.assert_allclose(together.multiscale, alone.multiscale, rtol=2e-3, atol=2e-3)
 
 
 def test_levels_name_the_channels_of_what_is_kept(tiny_model: Path) -> None:

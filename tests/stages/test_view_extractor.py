@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from extraction_material import CPU, SimpleBackbone
 
+from diffvqa.stages._backbones.interface import ViewFeatures
 from diffvqa.stages._errors import DeviceMemoryError
+from diffvqa.stages._torch_threads import torch_threads
 from diffvqa.stages._view_extractor import ViewExtractor
 
 CPU_WORDS = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"
@@ -52,6 +57,41 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes do not match"):
         ViewExtractor(backbone, device=CPU)(VIEWS, SEEDS)
     assert backbone.batches == [20]
+
+
+@pytest.mark.parametrize(("threads", "parts"), [(2, [8, 8]), (3, [5, 5, 6]), (16, [4, 4, 4, 4])])
+def test_on_a_cpu_the_parts_of_a_batch_are_computed_side_by_side(threads: int, parts: list[int]) -> None:
+    class Meeting(SimpleBackbone):
+        """Waits until all parts of a batch are there."""
+
+        there = threading.Barrier(len(parts), timeout=60)
+
+        def extract(self, views: torch.Tensor, seeds: Sequence[int]) -> ViewFeatures:
+            self.there.wait()
+            assert torch.get_num_threads() == threads // len(parts)
+            return super().extract(views, seeds)
+
+    expected = ViewExtractor(SimpleBackbone(), device=CPU)(VIEWS[:16], SEEDS[:16])
+    backbone = Meeting()
+    with torch_threads(threads):
+        features = ViewExtractor(backbone, device=CPU, batch_size=16)(VIEWS[:16], SEEDS[:16])
+        assert torch.get_num_threads() == threads
+    assert sorted(backbone.batches) == parts
+    np.testing.assert_array_equal(features.multiscale, expected.multiscale)
+    assert features.latent is not None
+    assert expected.latent is not None
+    np.testing.assert_array_equal(features.latent, expected.latent)
+
+
+def test_a_part_that_does_not_fit_halves_the_batch() -> None:
+    backbone = SimpleBackbone(fits=5, error=MemoryError("numpy"))
+    extractor = ViewExtractor(backbone, device=CPU, batch_size=16)
+    with torch_threads(2):
+        features = extractor(VIEWS, SEEDS)
+    np.testing.assert_array_equal(
+        features.multiscale, ViewExtractor(SimpleBackbone(), device=CPU)(VIEWS, SEEDS).multiscale
+    )
+    assert extractor.batch_size(8) == 8
 
 
 def test_by_itself_a_batch_is_smaller_the_larger_the_views_are() -> None:
