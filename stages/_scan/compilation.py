@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ _KERNELS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "convolve_backward": (convolve_backward, (*_CONV_INPUTS, _F4, _F3, _F4, _F3)),
     "convolve_forward": (convolve_forward, (*_CONV_INPUTS, _F4)),
 }
-_COMPILERS = 2  # processes that compile side by side: a kernel takes 4 to 6 s
+_COMPILERS = 2  # processes that compile side by side; each takes some seconds to begin with
 
 
 @dataclass(frozen=True)
@@ -75,22 +75,21 @@ def load_kernels() -> Kernels:
     Raises:
         numba.core.errors.NumbaError: numba cannot compile them.
     """
-    for name in _KERNELS:
-        compile_kernel(name)
+    compile_kernels(_KERNELS)
     return Kernels(convolve_forward, convolve_backward, scan_forward, scan_backward, CHUNK)
 
 
-def compile_kernel(name: str) -> None:
-    """Load a kernel of :data:`_KERNELS` from numba's cache, or compile it here.
+def compile_kernels(names: Iterable[str]) -> None:
+    """Load kernels of :data:`_KERNELS` from numba's cache, or compile them here.
 
     Raises:
-        numba.core.errors.NumbaError: numba cannot compile it.
+        numba.core.errors.NumbaError: numba cannot compile them.
     """
-    kernel, types = _KERNELS[name]
-    # Where no folder for the cache can be written to, every process compiles for itself.
-    with contextlib.suppress(RuntimeError):
-        kernel.enable_caching()
-    kernel.compile(void(*types))
+    for kernel, types in (_KERNELS[name] for name in names):
+        # Where no folder for the cache can be written to, every process compiles for itself.
+        with contextlib.suppress(RuntimeError):
+            kernel.enable_caching()
+        kernel.compile(void(*types))
 
 
 def _fill_cache() -> None:
@@ -112,11 +111,12 @@ def _fill_cache() -> None:
     with FileLock(folder / ".compiling.lock"):
         if mark.exists():
             return
+        shares = [list(_KERNELS)[number::_COMPILERS] for number in range(_COMPILERS)]
         with ThreadPoolExecutor(_COMPILERS) as compilers:
-            if all(compilers.map(_compiles_elsewhere, _KERNELS)):
+            if all(compilers.map(_compiles_elsewhere, shares)):
                 mark.touch()
 
 
-def _compiles_elsewhere(name: str) -> bool:
-    program = f"from {__name__} import compile_kernel; compile_kernel({name!r})"
+def _compiles_elsewhere(names: list[str]) -> bool:
+    program = f"from {__name__} import compile_kernels; compile_kernels({names!r})"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0

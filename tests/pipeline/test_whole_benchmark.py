@@ -39,6 +39,23 @@ def test_a_part_measures_something_and_is_written_down(tmp_path: Path) -> None:
     assert str(ROOT) not in page + (tmp_path / FIGURES).read_text()
 
 
+def test_a_part_whose_figures_are_kept_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = importlib.import_module("benchmarks.whole.__main__")
+    measured: list[str] = []
+
+    def measure(name: str, **_: object) -> Part:
+        measured.append(name)
+        return run_of(1.5).parts[0].model_copy(update={"name": name})
+
+    monkeypatch.setattr(whole, "run_part", measure)
+    first, second = (
+        whole.run_parts(names, quick=False, folder=None, keep=tmp_path / "kept")
+        for names in (["start_up"], ["start_up", "growth"])
+    )
+    assert measured == ["start_up", "growth"]
+    assert second.parts[0] == first.parts[0]
+
+
 @pytest.mark.parametrize("name", TITLES)
 def test_every_part_has_its_module(name: str) -> None:
     assert callable(importlib.import_module(f"benchmarks.whole.part_{name}").measure)

@@ -351,7 +351,7 @@ def test_a_compiler_that_fails_lets_plain_pytorch_take_over(monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise TypingError("no such machine")
 
-    monkeypatch.setattr(compilation, "compile_kernel", fail)
+    monkeypatch.setattr(compilation, "compile_kernels", fail)
     cpu.load_kernels.cache_clear()
     selective_scan._choose_on_cpu.cache_clear()
     choice = choose_scan(torch.device("cpu"))
@@ -374,7 +374,7 @@ def test_without_a_folder_for_the_cache_the_kernels_are_compiled_all_the_same(mo
 
     kernel = Kernel()
     monkeypatch.setitem(compilation._KERNELS, "scan_forward", (kernel, ()))
-    compilation.compile_kernel("scan_forward")
+    compilation.compile_kernels(["scan_forward"])
     assert kernel.compiled
 
 

@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=TITLES, metavar="PART", help=f"of {', '.join(TITLES)}")
     parser.add_argument("--out", type=Path, help="folder of both files (default: docs, if everything is measured)")
     parser.add_argument("--folder", type=Path, help="on the disk to measure; a temporary folder by default")
+    parser.add_argument("--keep", type=Path, help="folder of each part's figures; those there are not measured again")
     parser.add_argument("--part", choices=TITLES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
@@ -47,17 +48,17 @@ def main() -> int:
     if arguments.quick and not (arguments.out or arguments.only):
         parser.error("a quick run's figures say nothing: give a folder for them with --out")
     names, out = arguments.only or list(TITLES), arguments.out or (None if arguments.only else _DOCS)
-    run = run_parts(names, quick=arguments.quick, folder=arguments.folder)
+    run = run_parts(names, quick=arguments.quick, folder=arguments.folder, keep=arguments.keep)
     if out is not None:
         write_pages(run, out)
     return int(not run.quick and not all(target.is_met for part in run.parts for target in part.result.targets))
 
 
-def run_parts(names: Sequence[str], *, quick: bool, folder: Path | None) -> WholeRun:
+def run_parts(names: Sequence[str], *, quick: bool, folder: Path | None, keep: Path | None = None) -> WholeRun:
     """Run parts, each in a process of its own, and print each one's tables when it is done."""
-    begun, console = time.perf_counter(), Console()
-    parts = []
-    for part in _run_each(names, quick=quick, folder=folder):
+    console = Console()
+    parts: list[Part] = []
+    for part in _run_each(names, quick=quick, folder=folder, keep=keep):
         parts.append(part)
         console.rule(f"{part.title} ({part.seconds:.0f} s)")
         console.print(*tables_of(part))
@@ -65,16 +66,28 @@ def run_parts(names: Sequence[str], *, quick: bool, folder: Path | None) -> Whol
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         quick=quick,
         rounds=Options(Path(), quick).rounds,
-        seconds=time.perf_counter() - begun,
+        seconds=sum(part.seconds for part in parts),
         machine=describe_machine(),
         parts=tuple(parts),
     )
 
 
-def _run_each(names: Sequence[str], *, quick: bool, folder: Path | None) -> Iterator[Part]:
+def _run_each(names: Sequence[str], *, quick: bool, folder: Path | None, keep: Path | None) -> Iterator[Part]:
     """Yield the parts in order: one at a time, so that they do not disturb each other, unless that does not matter."""
     with ThreadPoolExecutor(2 if quick else 1) as pool:
-        yield from pool.map(lambda name: run_part(name, quick=quick, folder=folder), names)
+        yield from pool.map(lambda name: _run_or_load(name, quick=quick, folder=folder, keep=keep), names)
+
+
+def _run_or_load(name: str, *, quick: bool, folder: Path | None, keep: Path | None) -> Part:
+    if keep is None:
+        return run_part(name, quick=quick, folder=folder)
+    kept = keep / f"{name}{'-quick' * quick}.json"
+    if kept.exists():
+        return Part.model_validate_json(kept.read_text())
+    part = run_part(name, quick=quick, folder=folder)
+    keep.mkdir(parents=True, exist_ok=True)
+    kept.write_text(part.model_dump_json())
+    return part
 
 
 def run_part(name: str, *, quick: bool, folder: Path | None) -> Part:
