@@ -22,6 +22,8 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
+from diffvqa.cache._atomic import atomic_write_text
+
 from .figures import Part, PartResult, WholeRun
 from .machine import describe_machine
 from .options import Options
@@ -85,8 +87,7 @@ def _run_or_load(name: str, *, quick: bool, folder: Path | None, keep: Path | No
     if kept.exists():
         return Part.model_validate_json(kept.read_text())
     part = run_part(name, quick=quick, folder=folder)
-    keep.mkdir(parents=True, exist_ok=True)
-    kept.write_text(part.model_dump_json())
+    atomic_write_text(kept, part.model_dump_json())
     return part
 
 

@@ -17,6 +17,7 @@ from .measuring import Usage, run_diffvqa, run_program, run_python
 from .options import Options
 
 _WORKFLOW = f"{__package__}.official_workflow"
+_CLIPS = 2
 _TIMES_AS_FAST = 3.0
 _SHARE_OF_DISK = 0.25
 _ALIKE = 0.99
@@ -39,8 +40,8 @@ class OfficialCost:
 
 def measure(options: Options) -> PartResult:
     """Run both in turns on the same clips and compare what they took and what they gave."""
-    videos, size, length = (2, "160x120", 1) if options.quick else (2, "960x540", 8)
-    clips = make_clips(options.folder / "clips", videos, size=size, seconds=length)
+    size, length = ("160x120", 1) if options.quick else ("960x540", 8)
+    clips = make_clips(options.folder / "clips", _CLIPS, size=size, seconds=length)
     official: list[OfficialCost] = []
     ours: list[Usage] = []
     for number in range(options.rounds):
@@ -52,9 +53,9 @@ def measure(options: Options) -> PartResult:
     theirs = [cost.whole for cost in official]
     faster = seconds([cost.wall for cost in theirs]).over(seconds([cost.wall for cost in ours]))
     disk = megabytes([cost.disk for cost in ours]).over(megabytes([cost.disk for cost in theirs]))
-    frames = videos * length * FRAME_RATE
+    frames = _CLIPS * length * FRAME_RATE
     panel = Panel(
-        title=f"{videos} clips of {length} s, {size} ({frames} frames), nano, 8 frames and 3 crops of each",
+        title=f"{_CLIPS} clips of {length} s, {size} ({frames} frames), nano, 8 frames and 3 crops of each",
         columns=("workflow", "wall", "CPU", "peak memory", "peak disk"),
         rows=(
             *(_row(f"official: {step}", [getattr(cost, field) for cost in official]) for step, field in _STEPS),
