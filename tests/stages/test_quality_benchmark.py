@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from benchmarks.quality.brisque import brisque_features
 from benchmarks.quality.features import PhotographFeatures
 from benchmarks.quality.photographs import DATASET, Photograph, prepare, read_photographs, split_of
@@ -93,6 +94,12 @@ def test_vectors_are_mean_and_deviation_over_the_whole_view(tiny_model: Path, tm
     with_std, levels = fine.vectors(names).shape[1], fine.caches[0].header.arrays[1].shape
     assert with_std == 2 * PhotographFeatures(fine.caches, with_std=False).vectors(names).shape[1]
     assert fine.vectors(names, views=["crop"]).shape[1] * 2 == with_std == 2 * levels[-3]
+    coarser = PhotographFeatures(fine.caches, mantissa_bits=7)
+    stored, rounded = (source[names[0]]["crop/multiscale"] for source in (fine, coarser))
+    expected = torch.from_numpy(stored).to(torch.bfloat16).float().numpy()
+    np.testing.assert_array_equal(rounded[np.abs(stored) > 1e-4].astype(np.float32), expected[np.abs(stored) > 1e-4])
+    assert coarser.digests != fine.digests
+    assert not np.array_equal(coarser.vectors(names), fine.vectors(names))
     joined = PhotographFeatures([*fine.caches, *fine.caches])[names[0]]
     assert joined["crop/multiscale"].shape[-3] == 2 * fine[names[0]]["crop/multiscale"].shape[-3]
     assert "crop/latent" in joined

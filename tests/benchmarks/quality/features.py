@@ -22,6 +22,8 @@ from .photographs import DATASET
 
 Array = NDArray[np.float64]
 
+STORED_MANTISSA_BITS = 10  # of float16
+
 _VIEWS = ("resize", "crop")
 
 
@@ -44,17 +46,24 @@ class PhotographFeatures:
     Args:
         caches: ``multiscale`` has the channels of all, one after the other; the rest is that of the first that has it.
         with_std: False leaves out the channels of standard deviations.
+        mantissa_bits: The values of ``multiscale`` are rounded to so many bits, as if stored so; 10 are stored.
     """
 
-    def __init__(self, caches: Sequence[FeatureCache], *, with_std: bool = True) -> None:
+    def __init__(
+        self, caches: Sequence[FeatureCache], *, with_std: bool = True, mantissa_bits: int = STORED_MANTISSA_BITS
+    ) -> None:
         self.caches = tuple(caches)
         self._with_std = with_std
+        self._mantissa_bits = mantissa_bits
         self._channels = [_channels_of(cache) for cache in caches]
 
     @property
     def digests(self) -> list[str]:
         """What the features are a function of."""
-        return [cache.header.fingerprint_digest for cache in self.caches] + [str(self._with_std)]
+        read_as = [str(self._with_std)]
+        if self._mantissa_bits < STORED_MANTISSA_BITS:
+            read_as.append(f"{self._mantissa_bits} bits")
+        return [cache.header.fingerprint_digest for cache in self.caches] + read_as
 
     def __getitem__(self, video_id: str, /) -> Mapping[str, NDArray[Any]]:
         """Return the arrays of one photograph."""
@@ -63,7 +72,7 @@ class PhotographFeatures:
         for view in _VIEWS:
             joined[f"{view}/multiscale"] = np.concatenate(
                 [
-                    arrays[f"{view}/multiscale"][..., self._kept(channels), :, :]
+                    self._rounded(arrays[f"{view}/multiscale"][..., self._kept(channels), :, :])
                     for arrays, channels in zip(every, self._channels, strict=True)
                 ],
                 axis=-3,
@@ -81,6 +90,13 @@ class PhotographFeatures:
     def _kept(self, channels: Channels) -> slice:
         return slice(channels.mean.start, channels.std.stop if self._with_std else channels.mean.stop)
 
+    def _rounded(self, maps: NDArray[Any]) -> NDArray[Any]:
+        if self._mantissa_bits == STORED_MANTISSA_BITS:
+            return maps
+        mantissa, exponent = np.frexp(maps.astype(np.float32))
+        steps = 2.0 ** (self._mantissa_bits + 1)  # frexp's mantissa has its first bit behind the point
+        return np.ldexp(np.round(mantissa * steps) / steps, exponent).astype(maps.dtype)
+
     def vectors(self, names: Sequence[str], *, views: Sequence[str] = _VIEWS) -> Array:
         """Return one vector per photograph: mean and deviation of every map over the view, averaged over the crops.
 
@@ -97,7 +113,7 @@ class PhotographFeatures:
         for cache, channels in zip(self.caches, self._channels, strict=True):
             arrays = cache[name]
             for view in views:
-                maps = arrays[f"{view}/multiscale"].astype(np.float64)
+                maps = self._rounded(arrays[f"{view}/multiscale"]).astype(np.float64)
                 means = maps[..., channels.mean, :, :]
                 mean = means.mean(axis=(-2, -1))
                 yield _over_views(mean)

@@ -8,11 +8,14 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, Literal
 
+from .features import STORED_MANTISSA_BITS
+
 RegressorName = Literal["svr", "own"]
 
 WITHOUT_CONTROLLER = "nano-without-controller"
 _BRISQUE = "brisque"
 _REGRESSORS: tuple[RegressorName, ...] = ("svr", "own")
+_COARSER = (("bfloat16", 7), ("float8", 3))  # with e4m3's bits, and exponents that no value exceeds
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -28,6 +31,7 @@ class Row:
         train: Further settings of stage two's regressor.
         views: What a vector is made of.
         with_std: Whether the maps' standard deviations are there beside their means.
+        mantissa_bits: That the values of its features are rounded to, as if stored so.
         take: Photographs used; all when None.
     """
 
@@ -38,6 +42,7 @@ class Row:
     train: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     views: tuple[str, ...] = ("resize", "crop")
     with_std: bool = True
+    mantissa_bits: int = STORED_MANTISSA_BITS
     take: int | None = None
 
     @property
@@ -91,6 +96,7 @@ def _rows(regressor: RegressorName, few: int) -> tuple[Row, ...]:
         Row("nano, resized view", regressor, views=("resize",), train={"branches": "resize"}),
         Row("nano, crops", regressor, views=("crop",), train={"branches": "crop"}),
         Row("nano, means only", regressor, with_std=False),
+        *(Row(f"nano, as {dtype}", regressor, mantissa_bits=bits) for dtype, bits in _COARSER),
         Row("nano, up-blocks alone", regressor, extract={"middle_block": False, "residual": False}),
         *(Row(f"nano, grid {grid}", regressor, extract={"grid": grid}) for grid in (2, 4, 8)),
         Row("nano, Controller off", regressor, (WITHOUT_CONTROLLER,)),

@@ -61,7 +61,8 @@ class Workplace:
 
     def features(self, row: Row) -> PhotographFeatures:
         """Return the features of a row, extracted where they are not there yet."""
-        return PhotographFeatures([self._cache(row, name) for name in row.backbones], with_std=row.with_std)
+        caches = [self._cache(row, name) for name in row.backbones]
+        return PhotographFeatures(caches, with_std=row.with_std, mantissa_bits=row.mantissa_bits)
 
     def trained(self, row: Row) -> Path:
         """Return the folder of the regressor that a row trains."""
