@@ -50,6 +50,7 @@ DEFAULT_SPACE: SearchSpace = MappingProxyType(
         "tcab_depth": OneOf((1, 2)),
         "dff": OneOf((True, False)),
         "tcab": OneOf((True, False)),
+        "texture": OneOf((True, False)),
     }
 )
 

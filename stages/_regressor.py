@@ -1,7 +1,8 @@
 """The regressor of stage two: from the cached features of a video to its quality, one branch for each view.
 
 Each branch (S: the resized view, D: the native-resolution crops) runs DFF -> TDM -> FFF on the diffusion features and
-TCAB on the frames themselves; the head reads both branches frame by frame.
+TCAB on the frames themselves; the head reads both branches frame by frame. Beside them, which is not in the paper, it
+reads the texture of the latent.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from diffvqa.stages._fff import FrameFeatureFusion
 from diffvqa.stages._quality_head import QualityHead
 from diffvqa.stages._tcab import TemporalCoherenceAugmentation
 from diffvqa.stages._tdm import TemporalDifference
+from diffvqa.stages._texture import TextureFusion
 from diffvqa.stages._train_recipe import TrainRecipe
 from diffvqa.stages._training_data import BranchInput, BranchMoments, BranchShape, VideoBatch
 
@@ -38,7 +40,7 @@ class Prediction:
 
 
 class Branch(nn.Module):
-    """What is done to one view: DFF, TDM and FFF on the diffusion features, TCAB on the frames.
+    """What is done to one view: DFF, TDM and FFF on the diffusion features, their texture, TCAB on the frames.
 
     Args:
         shape: Of the view's features.
@@ -57,22 +59,27 @@ class Branch(nn.Module):
             if recipe.tcab
             else None
         )
-        self.width = self.fff.width + (recipe.tcab_width if recipe.tcab else 0)
+        self.texture = TextureFusion(shape.texture, recipe.width) if recipe.texture and shape.texture else None
+        self.width = self.fff.width + (recipe.tcab_width if recipe.tcab else 0) + (recipe.width if self.texture else 0)
 
     def set_input_statistics(self, moments: BranchMoments) -> None:
         """Set what the inputs are standardised with; part of the state dict."""
         self.dff.standardise_multiscale.set(moments.multiscale)
         if moments.latent is not None:
             self.dff.standardise_latent.set(moments.latent)
+        if self.texture is not None and moments.texture is not None:
+            self.texture.standardise.set(moments.texture)
 
     def forward(self, view: BranchInput, frame_mask: Tensor) -> Tensor:
-        """Return concat(F_FFF, F_TCAB), (B, F, self.width), of a view with leading axes (B, F)."""
+        """Return concat(F_FFF, F_TCAB, texture), (B, F, self.width), of a view with leading axes (B, F)."""
         every_frame = view.map(lambda part: part.flatten(0, 1))
         fused = self.dff(every_frame.latent, every_frame.multiscale)
-        features: Tensor = self.fff(self.tdm(fused.unflatten(0, frame_mask.shape)))
-        if self.tcab is None:
-            return features
-        return torch.cat([features, self.tcab(view.frames, frame_mask)], dim=-1)
+        features = [self.fff(self.tdm(fused.unflatten(0, frame_mask.shape)))]
+        if self.tcab is not None:
+            features.append(self.tcab(view.frames, frame_mask))
+        if self.texture is not None:
+            features.append(self.texture(view.texture))
+        return torch.cat(features, dim=-1)
 
 
 class Regressor(nn.Module):

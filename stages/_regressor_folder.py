@@ -36,7 +36,8 @@ PREDICTIONS_FILE = "predictions.csv"
 CURVES_FILE = "curves.csv"
 CURVES_FOLDER = "tensorboard"
 SPLITS_FILE = "splits.csv"
-_FORMAT = 1
+_FORMAT = 2
+_FIRST_WITH_TEXTURE = 2
 _SOFTWARE = ("diffvqa", "torch", "accelerate", "numba", "numpy", "scipy")
 _TRAIN_AGAIN = "Run 'diffvqa train' again."
 
@@ -118,7 +119,8 @@ def load_regressors(folder: Path) -> LoadedRegressors:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["format"] > _FORMAT:
             raise RegressorFolderError(f"{path} was written by a newer version of diffvqa.", "Upgrade diffvqa.")
-        recipe = TrainRecipe.model_validate(stored["train"])
+        unknown_then = {} if stored["format"] >= _FIRST_WITH_TEXTURE else {"texture": False}
+        recipe = TrainRecipe.model_validate(stored["train"] | unknown_then)
         shapes = [_shape_from(stored["shapes"][view]) for view in ("resize", "crop")]
         regressors = []
         for split in stored["splits"]:

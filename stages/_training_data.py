@@ -15,6 +15,7 @@ from diffvqa.stages._blocks import block_side, cut_into_blocks
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._finiteness import is_finite
 from diffvqa.stages._standardisation import ChannelMoments
+from diffvqa.stages._texture import latent_texture, texture_size
 
 _PARTS = ("latent", "multiscale", "frames")
 _VIEWS = ("resize", "crop")
@@ -77,6 +78,11 @@ class BranchShape:
         _, height, width = self.latent or self.multiscale
         return height // self.block_side, width // self.block_side
 
+    @property
+    def texture(self) -> int | None:
+        """Numbers of the latent's texture; None where there is no latent."""
+        return None if self.latent is None else texture_size(self.latent)
+
 
 @dataclass(frozen=True)
 class BranchInput:
@@ -84,29 +90,36 @@ class BranchInput:
 
     Attributes:
         latent: (..., P, C s s) float, F_Latent cut into P = h' w' blocks; None where the backbone has no latent.
+        texture: (..., D) float, the texture of F_Latent; None likewise.
         multiscale: (..., g g, Cm) float, F_MS.
         frames: (..., S, S, 3) uint8, RGB.
     """
 
     latent: Tensor | None
+    texture: Tensor | None
     multiscale: Tensor
     frames: Tensor
 
     @classmethod
-    def from_maps(cls, latent: Tensor | None, multiscale: Tensor, frames: Tensor) -> BranchInput:
+    def from_maps(
+        cls, latent: Tensor | None, multiscale: Tensor, frames: Tensor, *, texture: Tensor | None = None
+    ) -> BranchInput:
         """Lay out features as the regressor reads them.
 
         Args:
             latent: (..., C, h, w) float, F_Latent; None where there is none.
             multiscale: (..., Cm, g, g) float, F_MS.
             frames: (..., S, S, 3) uint8, RGB.
+            texture: Of the latent, where it is known already.
         """
         blocks = None if latent is None else cut_into_blocks(latent, block_side(*latent.shape[-2:]))
-        return cls(blocks, cut_into_blocks(multiscale, 1), frames.contiguous())
+        if latent is not None and texture is None:
+            texture = latent_texture(latent)
+        return cls(blocks, texture, cut_into_blocks(multiscale, 1), frames.contiguous())
 
     def parts(self) -> list[Tensor]:
         """Return what there is, in the order of the fields."""
-        return [part for part in (self.latent, self.multiscale, self.frames) if part is not None]
+        return [part for part in (self.latent, self.texture, self.multiscale, self.frames) if part is not None]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> BranchInput:
         """Return the same with every part changed."""
@@ -114,9 +127,10 @@ class BranchInput:
 
     @classmethod
     def of(cls, parts: Sequence[Tensor]) -> BranchInput:
-        """Return what :meth:`parts` was taken from: without a latent where there are but two."""
-        *latent, multiscale, frames = parts
-        return cls(latent[0] if latent else None, multiscale, frames)
+        """Return what :meth:`parts` was taken from: without a latent and its texture where there are but two."""
+        *of_latent, multiscale, frames = parts
+        latent, texture = of_latent or (None, None)
+        return cls(latent, texture, multiscale, frames)
 
 
 @dataclass(frozen=True)
@@ -136,25 +150,33 @@ class VideoBatch:
 
 @dataclass(frozen=True)
 class BranchMoments:
-    """Moments of the inputs of one branch, over all places, frames, crops and videos; ``latent`` may be absent."""
+    """Moments of the inputs of one branch, over all places, frames, crops and videos.
+
+    ``latent`` and ``texture`` may be absent.
+    """
 
     latent: ChannelMoments | None
+    texture: ChannelMoments | None
     multiscale: ChannelMoments
 
     @classmethod
     def of(cls, view: BranchInput, shape: BranchShape) -> BranchMoments:
         """Return the moments of one video's view, any leading axes."""
-        latent = None
+        latent = texture = None
         if view.latent is not None and shape.latent is not None:
             latent = ChannelMoments.of(view.latent, shape.latent[0])
-        return cls(latent, ChannelMoments.of(view.multiscale, shape.multiscale[0]))
+        if view.texture is not None:
+            texture = ChannelMoments.of(view.texture, view.texture.shape[-1])
+        return cls(latent, texture, ChannelMoments.of(view.multiscale, shape.multiscale[0]))
 
     @classmethod
     def combined(cls, moments: Sequence[BranchMoments]) -> BranchMoments:
         """Return the moments of several videos together."""
         latents = [each.latent for each in moments if each.latent is not None]
+        textures = [each.texture for each in moments if each.texture is not None]
         return cls(
             ChannelMoments.combined(latents) if latents else None,
+            ChannelMoments.combined(textures) if textures else None,
             ChannelMoments.combined([each.multiscale for each in moments]),
         )
 
@@ -190,6 +212,11 @@ class LoadedVideo:
         """Bytes it takes up in memory."""
         return sum(part.nbytes for view in (self.resize, self.crop) for part in view.parts())
 
+    def textures(self) -> dict[str, Tensor]:
+        """Return the textures of the latents of ``resize`` and ``crop``; none where there are no latents."""
+        views = {"resize": self.resize.texture, "crop": self.crop.texture}
+        return {view: texture for view, texture in views.items() if texture is not None}
+
     def moments(self) -> dict[str, BranchMoments]:
         """Return the moments of ``resize`` and ``crop``."""
         return {
@@ -198,12 +225,16 @@ class LoadedVideo:
         }
 
 
-def load_video(arrays: Mapping[str, NDArray[Any]], video_id: str) -> LoadedVideo:
+def load_video(
+    arrays: Mapping[str, NDArray[Any]], video_id: str, textures: Mapping[str, Tensor] | None = None
+) -> LoadedVideo:
     """Check one video's arrays and return them as tensors.
 
     Args:
         arrays: As a :class:`FeatureSource` gives them.
         video_id: For the message.
+        textures: Of the latents of ``resize`` and ``crop``, from :meth:`LoadedVideo.textures`, where the video was
+            loaded before; they take longer to make than the arrays to read.
 
     Raises:
         TrainingDataError: An array is missing, has the wrong shape or holds a value that is not finite.
@@ -225,16 +256,16 @@ def load_video(arrays: Mapping[str, NDArray[Any]], video_id: str) -> LoadedVideo
         )
     resize, crop = ([_tensor(arrays[f"{view}/{part}"]) for part in parts] for view in _VIEWS)
     return LoadedVideo(
-        resize=_laid_out(resize),
-        crop=_laid_out([part.transpose(0, 1) for part in crop]),
+        resize=_laid_out(resize, (textures or {}).get("resize")),
+        crop=_laid_out([part.transpose(0, 1) for part in crop], (textures or {}).get("crop")),
         resize_shape=_shape_of(resize),
         crop_shape=_shape_of(crop),
     )
 
 
-def _laid_out(parts: Sequence[Tensor]) -> BranchInput:
+def _laid_out(parts: Sequence[Tensor], texture: Tensor | None) -> BranchInput:
     *latent, multiscale, frames = parts
-    return BranchInput.from_maps(latent[0] if latent else None, multiscale, frames)
+    return BranchInput.from_maps(latent[0] if latent else None, multiscale, frames, texture=texture)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from torch import Tensor
+
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._training_data import BranchMoments, FeatureSource, LoadedVideo, load_video
 
@@ -30,6 +32,7 @@ class VideoStore(Mapping[str, LoadedVideo]):
         self._features = features
         self._ids = dict.fromkeys(video_ids)
         self._moments: dict[str, dict[str, BranchMoments]] = {}
+        self._textures: dict[str, dict[str, Tensor]] = {}
         self._first: LoadedVideo | None = None
         self._kept: dict[str, LoadedVideo] = {}
         if not self._ids:
@@ -72,7 +75,7 @@ class VideoStore(Mapping[str, LoadedVideo]):
                 raise KeyError(video_id)
         part = VideoStore(self._features, (), memory_limit=0)
         part._ids = dict.fromkeys(video_ids)
-        part._moments, part._first = self._moments, self._first
+        part._moments, part._textures, part._first = self._moments, self._textures, self._first
         part._kept = {video_id: self._kept[video_id] for video_id in video_ids if video_id in self._kept}
         return part
 
@@ -85,7 +88,8 @@ class VideoStore(Mapping[str, LoadedVideo]):
         return {view: BranchMoments.combined([each[view] for each in every]) for view in ("resize", "crop")}
 
     def _read(self, video_id: str) -> LoadedVideo:
-        video = load_video(self._features[video_id], video_id)
+        video = load_video(self._features[video_id], video_id, self._textures.get(video_id))
+        self._textures[video_id] = video.textures()
         first = self._first = self._first or video
         for name in _SAME_FOR_ALL:
             expected, found = getattr(first, name), getattr(video, name)

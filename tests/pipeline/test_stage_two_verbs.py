@@ -147,7 +147,15 @@ def test_an_ablation_is_one_command_and_keeps_the_model(runs: Path, capsys: pyte
     before = (runs / "first/model/model.json").read_bytes()
     assert train(runs, "first", "--ablate", "--splits", "1", "--epochs", "1") == 0
     out = capsys.readouterr().out
-    variants = ["full", "without dff", "without tdm", "without fff", "without tcab", "without frame weights"]
+    variants = [
+        "full",
+        "without dff",
+        "without tdm",
+        "without fff",
+        "without tcab",
+        "without texture",
+        "without frame weights",
+    ]
     variants += ["resized view alone", "crops alone"]
     assert [variant for variant in variants if variant in out] == variants
     stored = json.loads((runs / "first/ablation/ablation.json").read_text())

@@ -100,11 +100,11 @@ def test_the_prediction_is_the_mean_over_the_crops() -> None:
 
 
 @pytest.mark.parametrize("view", ["resize", "crop"])
-@pytest.mark.parametrize("part", ["latent", "multiscale", "frames"])
+@pytest.mark.parametrize("part", ["latent", "texture", "multiscale", "frames"])
 def test_every_input_has_an_effect(view: str, part: str) -> None:
     regressor, batch = make_regressor(), random_batch(1, 3, 1)
     branch: BranchInput = getattr(batch, view)
-    other = replace(branch, **{part: getattr(branch, part).flip(-3)})
+    other = replace(branch, **{part: getattr(branch, part).flip(-1 if part == "texture" else -3)})
     changed = replace(batch, resize=other) if view == "resize" else replace(batch, crop=other)
     assert not torch.allclose(run(regressor, changed).score, run(regressor, batch).score)
 
@@ -122,7 +122,9 @@ def test_every_parameter_learns(variant: str) -> None:
 
 def test_inputs_are_standardised_with_stored_statistics() -> None:
     batch = random_batch(4, 3, 2)
-    shifted = BranchInput(latent_of(batch.resize) * 64, batch.resize.multiscale * 64 - 99, batch.resize.frames)
+    view = batch.resize
+    assert view.texture is not None
+    shifted = BranchInput(latent_of(view) * 64, view.texture * 4 - 9, view.multiscale * 64 - 99, view.frames)
     regressor, moved = make_regressor(), make_regressor()
     regressor.set_input_statistics(moments_of(batch))
     moved.set_input_statistics(moments_of(replace(batch, resize=shifted)))
@@ -261,7 +263,8 @@ def test_features_without_a_latent_are_fused_from_the_maps_alone(dff: bool) -> N
     recipe = RECIPE.model_copy(update={"dff": dff, "width": 16})
     torch.manual_seed(0)
     regressor, batch = Regressor(recipe, shape, shape), random_batch(2, 3, 2)
-    batch = replace(batch, resize=replace(batch.resize, latent=None), crop=replace(batch.crop, latent=None))
+    resize, crop = (replace(view, latent=None, texture=None) for view in (batch.resize, batch.crop))
+    batch = replace(batch, resize=resize, crop=crop)
     regressor.set_input_statistics(moments_of(batch))
     regressor(batch).score.square().sum().backward()
     gradients = {name: parameter.grad for name, parameter in regressor.named_parameters()}

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from diffvqa.cache._atomic import atomic_write_text
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.pipeline._config import Settings
 from diffvqa.pipeline._extract import extract
+from diffvqa.stages._texture import latent_texture
 
 from .photographs import DATASET
 
@@ -108,6 +110,24 @@ class PhotographFeatures:
             (len(names), features) float64.
         """
         return np.stack([np.concatenate(list(self._vector(name, views))) for name in names])
+
+    def textures(self, names: Sequence[str], *, views: Sequence[str] = _VIEWS) -> list[Array]:
+        """Return the textures of the latents, averaged over the crops, as ``ours`` sees them.
+
+        Args:
+            names: Of the photographs.
+            views: Which views.
+
+        Returns:
+            For each cache with a latent, (len(names), numbers of the views) float64.
+        """
+        having = [cache for cache in self.caches if f"{views[0]}/latent" in {spec.name for spec in cache.header.arrays}]
+        return [np.stack([self._texture(cache[name], views) for name in names]) for cache in having]
+
+    @staticmethod
+    def _texture(arrays: Mapping[str, NDArray[Any]], views: Sequence[str]) -> Array:
+        textures = [latent_texture(torch.from_numpy(arrays[f"{view}/latent"])).double().numpy() for view in views]
+        return np.concatenate([_over_views(texture) for texture in textures])
 
     def _vector(self, name: str, views: Sequence[str]) -> Iterator[Array]:
         for cache, channels in zip(self.caches, self._channels, strict=True):

@@ -17,6 +17,9 @@ from diffvqa.stages._training_data import FeatureSource
 from .features import PhotographFeatures
 from .photographs import DATASET, Photograph, samples_of, split_of
 
+Vectors = Mapping[str, NDArray[np.float64]]
+"""One vector per photograph, by name."""
+
 _PENALTIES = (0.1, 0.3, 1.0, 3.0)
 _FOLDS = 4
 _TOLERANCE = 0.05  # errors up to this, on the scale of 0 to 1, cost nothing
@@ -49,25 +52,33 @@ def fit_own(
     return dict(result.splits[0].test_predicted)
 
 
-def fit_svr(vectors: Mapping[str, NDArray[np.float64]], photographs: Sequence[Photograph]) -> dict[str, float]:
+def fit_svr(kinds: Sequence[Vectors], photographs: Sequence[Photograph]) -> dict[str, float]:
     """Fit a support vector machine on standardised vectors, and return its predictions for the test part.
 
     It learns from training and validation part; its penalty is chosen by cross-validation among these.
+
+    Args:
+        kinds: Kinds of features, each one vector per photograph; their radial kernels are averaged.
+        photographs: With their scores and parts.
     """
     from sklearn.metrics.pairwise import rbf_kernel
     from sklearn.model_selection import GridSearchCV
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVR
 
+    def kernels(vectors: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        scaler = StandardScaler()
+        known = scaler.fit_transform(np.stack([vectors[each.name] for each in learned]))
+        unknown = scaler.transform(np.stack([vectors[each.name] for each in tested]))
+        return rbf_kernel(known), rbf_kernel(unknown, known)
+
     learned = [each for each in photographs if each.part != "test"]
     tested = [each for each in photographs if each.part == "test"]
-    scaler = StandardScaler()
-    known = scaler.fit_transform(np.stack([vectors[each.name] for each in learned]))
-    unknown = scaler.transform(np.stack([vectors[each.name] for each in tested]))
+    among_known, to_known = (np.mean(each, axis=0) for each in zip(*map(kernels, kinds), strict=True))
     # The kernel is computed once for all folds and penalties: with thousands of features it is what takes the time.
     search = GridSearchCV(
         SVR(kernel="precomputed", epsilon=_TOLERANCE), {"C": _PENALTIES}, cv=_FOLDS, scoring="neg_mean_squared_error"
     )
-    search.fit(rbf_kernel(known), [each.score for each in learned])
-    predicted = search.predict(rbf_kernel(unknown, known))
+    search.fit(among_known, [each.score for each in learned])
+    predicted = search.predict(to_known)
     return {each.name: float(value) for each, value in zip(tested, predicted, strict=True)}

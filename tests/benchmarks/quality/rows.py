@@ -31,6 +31,7 @@ class Row:
         train: Further settings of stage two's regressor.
         views: What a vector is made of.
         with_std: Whether the maps' standard deviations are there beside their means.
+        with_texture: Whether the texture of a latent is looked at.
         mantissa_bits: That the values of its features are rounded to, as if stored so.
         take: Photographs used; all when None.
     """
@@ -42,6 +43,7 @@ class Row:
     train: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     views: tuple[str, ...] = ("resize", "crop")
     with_std: bool = True
+    with_texture: bool = True
     mantissa_bits: int = STORED_MANTISSA_BITS
     take: int | None = None
 
@@ -93,6 +95,14 @@ def _rows(regressor: RegressorName, few: int) -> tuple[Row, ...]:
         Row("nano", regressor),
         Row("efficientnet-lite0", regressor, ("efficientnet-lite0",)),
         Row("nano+efficientnet-lite0", regressor, ("nano", "efficientnet-lite0")),
+        *(
+            Row(f"{name}, without texture", regressor, backbones, train={"texture": False}, with_texture=False)
+            for name, backbones in (
+                ("random", ("nano-random",)),
+                ("nano", ("nano",)),
+                ("nano+efficientnet-lite0", ("nano", "efficientnet-lite0")),
+            )
+        ),
         Row("nano, resized view", regressor, views=("resize",), train={"branches": "resize"}),
         Row("nano, crops", regressor, views=("crop",), train={"branches": "crop"}),
         Row("nano, means only", regressor, with_std=False),

@@ -101,6 +101,7 @@ def predictions_of(row: Row, place: Workplace) -> dict[str, float]:
             "photographs": [[each.name, each.score, each.part] for each in photographs],
             "train": settings.train.model_dump() if row.regressor == "own" else None,
             "views": row.views,
+            "texture": row.with_texture,
         }
     )
     kept = place.work / "predictions" / f"{_file_name(row)}-{row.regressor}.json"
@@ -115,14 +116,18 @@ def predictions_of(row: Row, place: Workplace) -> dict[str, float]:
 def _predict(
     row: Row, features: PhotographFeatures, photographs: Sequence[Photograph], place: Workplace
 ) -> dict[str, float]:
-    names = [each.name for each in photographs]
-    vectors = _brisque_vectors(photographs, place.work) if row.is_brisque else None
-    if row.regressor == "svr":
-        pooled = dict(zip(names, features.vectors(names, views=row.views), strict=True)) if vectors is None else vectors
-        return fit_svr(pooled, photographs)
-    if vectors is not None:
+    if row.is_brisque:
+        vectors = _brisque_vectors(photographs, place.work)
+        if row.regressor == "svr":
+            return fit_svr([vectors], photographs)
         return fit_own(VectorFeatures(vectors, features), photographs, place.settings(row))
-    return fit_own(features, photographs, place.settings(row), save_to=place.trained(row))
+    if row.regressor == "own":
+        return fit_own(features, photographs, place.settings(row), save_to=place.trained(row))
+    names = [each.name for each in photographs]
+    kinds = [features.vectors(names, views=row.views)]
+    if row.with_texture:
+        kinds += features.textures(names, views=row.views)
+    return fit_svr([dict(zip(names, kind, strict=True)) for kind in kinds], photographs)
 
 
 def _brisque_vectors(photographs: Sequence[Photograph], work: Path) -> dict[str, NDArray[np.float64]]:

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import logm
+
+from diffvqa.stages._blocks import cut_into_blocks
+from diffvqa.stages._texture import latent_texture, texture_patch, texture_size
+
+NANO, STABLE_DIFFUSION = (48, 32, 32), (4, 64, 64)
+
+
+def random_latent(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
+    """Values that go together: a mixture of fewer independent ones."""
+    generator = torch.Generator().manual_seed(seed)
+    mixed = torch.randn(shape[-3], shape[-3], generator=generator)
+    return scale * torch.einsum("dc,...chw->...dhw", mixed, torch.randn(shape, generator=generator))
+
+
+def as_matrix(texture: torch.Tensor, values: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    matrix = np.zeros((values, values))
+    matrix[np.triu_indices(values)] = texture.double().numpy()
+    off = np.triu(matrix, 1) / np.sqrt(2)
+    return np.asarray(np.diag(np.diag(matrix)) + off + off.T)
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch", "size"),
+    [(NANO, 1, 48 * 49 // 2), (STABLE_DIFFUSION, 4, 64 * 65 // 2), ((12, 64, 64), 2, 48 * 49 // 2), ((3, 8, 8), 2, 78)],
+)
+def test_patches_have_about_as_many_values_whatever_the_latent(
+    shape: tuple[int, int, int], patch: int, size: int
+) -> None:
+    assert (texture_patch(shape), texture_size(shape)) == (patch, size)
+    assert latent_texture(torch.randn(2, 3, *shape)).shape == (2, 3, size)
+
+
+@pytest.mark.parametrize("shape", [(6, 16, 16), (3, 32, 32)])
+def test_it_is_the_logarithm_of_the_covariance_of_the_patches(shape: tuple[int, int, int]) -> None:
+    latent = random_latent(*shape)
+    patches = cut_into_blocks(latent, texture_patch(shape)).double().numpy()
+    values = patches.shape[1]
+    expected = logm(np.cov(patches, rowvar=False, bias=True) + 1e-4 * np.eye(values))
+    np.testing.assert_allclose(as_matrix(latent_texture(latent), values), expected, atol=0.02)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.floats(0.5, 8.0))
+def test_stronger_contrast_adds_to_the_diagonal_alone(seed: int, factor: float) -> None:
+    latent = random_latent(4, 16, 16, seed=seed, scale=4.0)
+    values = 4 * texture_patch((4, 16, 16)) ** 2
+    before, after = (as_matrix(latent_texture(each), values) for each in (latent, factor * latent))
+    np.testing.assert_allclose(after - before, 2 * np.log(factor) * np.eye(values), atol=0.05)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_where_in_the_picture_a_patch_lies_is_no_matter(seed: int) -> None:
+    latent = random_latent(48, 8, 8, seed=seed)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(seed))
+    shuffled = latent.flatten(1)[:, order].reshape(48, 8, 8)
+    torch.testing.assert_close(latent_texture(latent), latent_texture(shuffled), atol=0.02, rtol=0.01)
+
+
+def test_a_picture_of_one_colour_has_the_least_texture() -> None:
+    texture = latent_texture(torch.full((48, 32, 32), 0.3, dtype=torch.float16))
+    np.testing.assert_allclose(as_matrix(texture, 48), np.log(1e-4) * np.eye(48), atol=0.01)
+
+
+def test_each_latent_has_its_own_whatever_lies_beside_it() -> None:
+    latents = random_latent(2, 3, 48, 16, 16).half()
+    together = latent_texture(latents)
+    alone = torch.stack([torch.stack([latent_texture(each) for each in row]) for row in latents])
+    torch.testing.assert_close(together, alone, atol=5e-3, rtol=1e-3)
