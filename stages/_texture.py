@@ -66,7 +66,8 @@ def latent_texture(latent: Tensor) -> Tensor:
     logarithm = (directions * variances.clamp_min(_FLOOR).log().unsqueeze(1)) @ directions.mT
     rows, columns = torch.triu_indices(values, values)
     weights = torch.where(rows == columns, 1.0, math.sqrt(2.0))
-    return (logarithm[:, rows, columns] * weights).half().reshape(*leading, -1)
+    texture: Tensor = (logarithm[:, rows, columns] * weights).half().reshape(*leading, -1)
+    return texture
 
 
 class TextureFusion(nn.Module):

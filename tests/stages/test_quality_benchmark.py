@@ -12,6 +12,7 @@ import pytest
 import torch
 from benchmarks.quality.brisque import brisque_features
 from benchmarks.quality.features import PhotographFeatures
+from benchmarks.quality.fits import fit_svr
 from benchmarks.quality.photographs import DATASET, Photograph, prepare, read_photographs, split_of
 from benchmarks.quality.rows import all_rows, chosen_rows
 from benchmarks.quality.severity import DISTORTIONS, SEVERITIES, clean_contents
@@ -23,6 +24,7 @@ from skimage import data
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.pipeline._config import resolve_settings
 from diffvqa.pipeline._extract import extract
+from diffvqa.stages._texture import latent_texture
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared/data/photos"
 
@@ -90,19 +92,41 @@ def test_vectors_are_mean_and_deviation_over_the_whole_view(tiny_model: Path, tm
 
     coarse, fine = features(1), features(2)
     names = [each.name for each in photographs]
-    np.testing.assert_allclose(coarse.vectors(names), fine.vectors(names), rtol=2e-2, atol=2e-3)
-    with_std, levels = fine.vectors(names).shape[1], fine.caches[0].header.arrays[1].shape
-    assert with_std == 2 * PhotographFeatures(fine.caches, with_std=False).vectors(names).shape[1]
-    assert fine.vectors(names, views=["crop"]).shape[1] * 2 == with_std == 2 * levels[-3]
+    (whole,), (of_cells,) = coarse.vectors(names), fine.vectors(names)
+    np.testing.assert_allclose(whole, of_cells, rtol=2e-2, atol=2e-3)
+    with_std, levels = of_cells.shape[1], fine.caches[0].header.arrays[1].shape
+    assert with_std == 2 * PhotographFeatures(fine.caches, with_std=False).vectors(names)[0].shape[1]
+    assert fine.vectors(names, views=["crop"])[0].shape[1] * 2 == with_std == 2 * levels[-3]
     coarser = PhotographFeatures(fine.caches, mantissa_bits=7)
     stored, rounded = (source[names[0]]["crop/multiscale"] for source in (fine, coarser))
     expected = torch.from_numpy(stored).to(torch.bfloat16).float().numpy()
     np.testing.assert_array_equal(rounded[np.abs(stored) > 1e-4].astype(np.float32), expected[np.abs(stored) > 1e-4])
     assert coarser.digests != fine.digests
-    assert not np.array_equal(coarser.vectors(names), fine.vectors(names))
+    assert not np.array_equal(coarser.vectors(names)[0], of_cells)
+    (texture,), latent = fine.textures(names), fine[names[0]]["crop/latent"]
+    crops = latent_texture(torch.from_numpy(latent)).double().mean((0, 1)).numpy()
+    np.testing.assert_allclose(texture[0, len(crops) :], crops)
     joined = PhotographFeatures([*fine.caches, *fine.caches])[names[0]]
     assert joined["crop/multiscale"].shape[-3] == 2 * fine[names[0]]["crop/multiscale"].shape[-3]
     assert "crop/latent" in joined
+
+
+def test_how_much_each_kind_of_features_counts_is_found_by_cross_validation() -> None:
+    rng = np.random.default_rng(0)
+    parts = ["train"] * 60 + ["validation"] * 20 + ["test"] * 20
+    told, nothing = rng.standard_normal((100, 3)), rng.standard_normal((100, 3))
+    photographs = [
+        Photograph(str(number), Path("absent"), 0.5 + 0.1 * float(told[number].sum()), part)  # type: ignore[arg-type]
+        for number, part in enumerate(parts)
+    ]
+    kinds = [{each.name: kind[int(each.name)] for each in photographs} for kind in (nothing, told)]
+    true = [each.score for each in photographs if each.part == "test"]
+
+    def correlation(chosen: list[dict[str, NDArray[np.float64]]]) -> float:
+        return float(np.corrcoef(list(fit_svr(chosen, photographs).values()), true)[0, 1])
+
+    assert correlation(kinds) > 0.8
+    assert correlation(kinds) > correlation(kinds[:1]) + 0.5
 
 
 def test_rows_are_chosen_by_name_and_by_pattern() -> None:

@@ -99,7 +99,7 @@ class PhotographFeatures:
         steps = 2.0 ** (self._mantissa_bits + 1)  # frexp's mantissa has its first bit behind the point
         return np.ldexp(np.round(mantissa * steps) / steps, exponent).astype(maps.dtype)
 
-    def vectors(self, names: Sequence[str], *, views: Sequence[str] = _VIEWS) -> Array:
+    def vectors(self, names: Sequence[str], *, views: Sequence[str] = _VIEWS) -> list[Array]:
         """Return one vector per photograph: mean and deviation of every map over the view, averaged over the crops.
 
         Args:
@@ -107,9 +107,12 @@ class PhotographFeatures:
             views: Which views.
 
         Returns:
-            (len(names), features) float64.
+            For each cache, (len(names), features) float64.
         """
-        return np.stack([np.concatenate(list(self._vector(name, views))) for name in names])
+        return [
+            np.stack([np.concatenate(list(self._vector(cache[name], channels, views))) for name in names])
+            for cache, channels in zip(self.caches, self._channels, strict=True)
+        ]
 
     def textures(self, names: Sequence[str], *, views: Sequence[str] = _VIEWS) -> list[Array]:
         """Return the textures of the latents, averaged over the crops, as ``ours`` sees them.
@@ -129,18 +132,16 @@ class PhotographFeatures:
         textures = [latent_texture(torch.from_numpy(arrays[f"{view}/latent"])).double().numpy() for view in views]
         return np.concatenate([_over_views(texture) for texture in textures])
 
-    def _vector(self, name: str, views: Sequence[str]) -> Iterator[Array]:
-        for cache, channels in zip(self.caches, self._channels, strict=True):
-            arrays = cache[name]
-            for view in views:
-                maps = self._rounded(arrays[f"{view}/multiscale"]).astype(np.float64)
-                means = maps[..., channels.mean, :, :]
-                mean = means.mean(axis=(-2, -1))
-                yield _over_views(mean)
-                if self._with_std:
-                    # The deviation over the whole view, from that of its cells and that of their means.
-                    squares = means**2 + maps[..., channels.std, :, :] ** 2
-                    yield _over_views(np.sqrt(np.maximum(squares.mean(axis=(-2, -1)) - mean**2, 0.0)))
+    def _vector(self, arrays: Mapping[str, NDArray[Any]], channels: Channels, views: Sequence[str]) -> Iterator[Array]:
+        for view in views:
+            maps = self._rounded(arrays[f"{view}/multiscale"]).astype(np.float64)
+            means = maps[..., channels.mean, :, :]
+            mean = means.mean(axis=(-2, -1))
+            yield _over_views(mean)
+            if self._with_std:
+                # The deviation over the whole view, from that of its cells and that of their means.
+                squares = means**2 + maps[..., channels.std, :, :] ** 2
+                yield _over_views(np.sqrt(np.maximum(squares.mean(axis=(-2, -1)) - mean**2, 0.0)))
 
 
 class VectorFeatures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ Vectors = Mapping[str, NDArray[np.float64]]
 
 _PENALTIES = (0.1, 0.3, 1.0, 3.0)
 _FOLDS = 4
+_STEPS = 5
 _TOLERANCE = 0.05  # errors up to this, on the scale of 0 to 1, cost nothing
 
 
@@ -55,10 +57,11 @@ def fit_own(
 def fit_svr(kinds: Sequence[Vectors], photographs: Sequence[Photograph]) -> dict[str, float]:
     """Fit a support vector machine on standardised vectors, and return its predictions for the test part.
 
-    It learns from training and validation part; its penalty is chosen by cross-validation among these.
+    It learns from training and validation part; its penalty, and how much each kind of features counts in the kernel,
+    are chosen by cross-validation among these.
 
     Args:
-        kinds: Kinds of features, each one vector per photograph; their radial kernels are averaged.
+        kinds: Kinds of features, each one vector per photograph with a radial kernel of its own.
         photographs: With their scores and parts.
     """
     from sklearn.metrics.pairwise import rbf_kernel
@@ -66,19 +69,33 @@ def fit_svr(kinds: Sequence[Vectors], photographs: Sequence[Photograph]) -> dict
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVR
 
+    learned = [each for each in photographs if each.part != "test"]
+    tested = [each for each in photographs if each.part == "test"]
+
     def kernels(vectors: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         scaler = StandardScaler()
         known = scaler.fit_transform(np.stack([vectors[each.name] for each in learned]))
         unknown = scaler.transform(np.stack([vectors[each.name] for each in tested]))
         return rbf_kernel(known), rbf_kernel(unknown, known)
 
-    learned = [each for each in photographs if each.part != "test"]
-    tested = [each for each in photographs if each.part == "test"]
-    among_known, to_known = (np.mean(each, axis=0) for each in zip(*map(kernels, kinds), strict=True))
-    # The kernel is computed once for all folds and penalties: with thousands of features it is what takes the time.
-    search = GridSearchCV(
-        SVR(kernel="precomputed", epsilon=_TOLERANCE), {"C": _PENALTIES}, cv=_FOLDS, scoring="neg_mean_squared_error"
-    )
-    search.fit(among_known, [each.score for each in learned])
-    predicted = search.predict(to_known)
+    def searched(shares: Sequence[float]) -> GridSearchCV:
+        # The kernel is computed once for all folds and penalties: with thousands of features it is what takes the time.
+        search = GridSearchCV(
+            SVR(kernel="precomputed", epsilon=_TOLERANCE),
+            {"C": _PENALTIES},
+            cv=_FOLDS,
+            scoring="neg_mean_squared_error",
+        )
+        return search.fit(np.tensordot(shares, among_known, axes=1), [each.score for each in learned])
+
+    among_known, to_known = (np.stack(each) for each in zip(*map(kernels, kinds), strict=True))
+    found = {shares: searched(shares) for shares in _divisions(len(kinds))}
+    best = max(found, key=lambda shares: float(found[shares].best_score_))
+    predicted = found[best].predict(np.tensordot(best, to_known, axes=1))
     return {each.name: float(value) for each, value in zip(tested, predicted, strict=True)}
+
+
+def _divisions(kinds: int) -> list[tuple[float, ...]]:
+    """Return the shares that several kinds may have in a whole, in steps."""
+    steps = (each for each in itertools.product(range(_STEPS + 1), repeat=kinds) if sum(each) == _STEPS)
+    return [tuple(step / _STEPS for step in each) for each in steps] if kinds > 1 else [(1.0,)]

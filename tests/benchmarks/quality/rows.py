@@ -89,20 +89,21 @@ def _is_named(row: Row, pattern: str) -> bool:
 
 
 def _rows(regressor: RegressorName, few: int) -> tuple[Row, ...]:
+    random, nano, joined = ("nano-random",), ("nano",), ("nano", "efficientnet-lite0")
     return (
         Row(_BRISQUE, regressor, ("efficientnet-lite0",)),
-        Row("random", regressor, ("nano-random",)),
+        Row("random", regressor, random),
         Row("nano", regressor),
         Row("efficientnet-lite0", regressor, ("efficientnet-lite0",)),
-        Row("nano+efficientnet-lite0", regressor, ("nano", "efficientnet-lite0")),
-        *(
-            Row(f"{name}, without texture", regressor, backbones, train={"texture": False}, with_texture=False)
-            for name, backbones in (
-                ("random", ("nano-random",)),
-                ("nano", ("nano",)),
-                ("nano+efficientnet-lite0", ("nano", "efficientnet-lite0")),
-            )
-        ),
+        Row("nano+efficientnet-lite0", regressor, joined),
+        *(_of_maps_alone(row) for row in _rows_of_maps(regressor, few, random, nano, joined)),
+    )
+
+
+def _rows_of_maps(regressor: RegressorName, few: int, *networks: tuple[str, ...]) -> tuple[Row, ...]:
+    """Return the rows that tell what the maps are worth; the latent's texture would hide their differences."""
+    return (
+        *(Row(f"{'+'.join(names).replace('nano-', '')}, without texture", regressor, names) for names in networks),
         Row("nano, resized view", regressor, views=("resize",), train={"branches": "resize"}),
         Row("nano, crops", regressor, views=("crop",), train={"branches": "crop"}),
         Row("nano, means only", regressor, with_std=False),
@@ -115,3 +116,7 @@ def _rows(regressor: RegressorName, few: int) -> tuple[Row, ...]:
         Row("nano, 5 steps", regressor, extract={"steps": 5, "start_timestep": 999}, take=few),
         Row("nano, 50 steps", regressor, extract={"steps": 50, "start_timestep": 999}, take=few),
     )
+
+
+def _of_maps_alone(row: Row) -> Row:
+    return replace(row, with_texture=False, train={**row.train, "texture": False})

@@ -124,7 +124,7 @@ def _predict(
     if row.regressor == "own":
         return fit_own(features, photographs, place.settings(row), save_to=place.trained(row))
     names = [each.name for each in photographs]
-    kinds = [features.vectors(names, views=row.views)]
+    kinds = features.vectors(names, views=row.views)
     if row.with_texture:
         kinds += features.textures(names, views=row.views)
     return fit_svr([dict(zip(names, kind, strict=True)) for kind in kinds], photographs)
