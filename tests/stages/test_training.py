@@ -136,6 +136,20 @@ def test_nothing_of_the_test_part_is_learned_from(data: Material, split: Split) 
     assert after.test_true != before.test_true
 
 
+def test_a_video_that_is_read_again_keeps_its_texture() -> None:
+    data = make_material(2, frames=2)
+    videos = VideoStore(data.features, tuple(data.features), memory_limit=0)
+    first = next(iter(videos))
+    before, again = videos[first], videos.only([first])[first]
+    assert before.resize.multiscale is not again.resize.multiscale  # read, as nothing fits
+    assert before.resize.texture is again.resize.texture
+    assert before.crop.texture is again.crop.texture
+    kept, unkept = (VideoStore(data.features, tuple(data.features), memory_limit=limit)[first] for limit in (2**30, 0))
+    assert kept.crop.texture is not None
+    assert unkept.crop.texture is not None
+    assert torch.equal(kept.crop.texture, unkept.crop.texture)
+
+
 def test_a_fit_cannot_reach_the_test_part_however_it_tries(data: Material, split: Split) -> None:
     videos = VideoStore(data.features, tuple(data.features), memory_limit=2**30)
     part = training_part(videos, {sample.video_id: sample for sample in data.samples}, split)
