@@ -74,12 +74,8 @@ def adapt(
         OutputError: The folder cannot be written.
     """
     from diffvqa.stages._denoiser_training.objective import controller_denoising
-    from diffvqa.stages._diffusion.model_folder import (
-        hash_model_folder,
-        load_model_folder,
-        locate_model_folder,
-        save_adapted,
-    )
+    from diffvqa.stages._diffusion.folder_files import hash_model_folder, locate_model_folder
+    from diffvqa.stages._diffusion.model_folder import load_model_folder, save_adapted
 
     base = locate_model_folder(model)
     target = _target(out, base, model)

@@ -112,7 +112,8 @@ def _torch(device: str) -> list[Finding]:
 
 
 def _model() -> Finding:
-    from diffvqa.stages._diffusion.model_folder import load_model_folder, locate_model_folder
+    from diffvqa.stages._diffusion.folder_files import locate_model_folder
+    from diffvqa.stages._diffusion.model_folder import load_model_folder
 
     folder = locate_model_folder("nano")
     parameters = sum(parameter.numel() for parameter in load_model_folder(folder).unet.parameters())

@@ -27,11 +27,12 @@ def import_controller(checkpoint: Path, out: Path, *, base: str | None = None, h
         ModelFolderError: The Controller does not fit the base model, or ``out`` already has one.
         OutputError: ``out`` cannot be written to.
     """
+    from diffvqa.stages._diffusion.folder_files import has_controller, locate_model_folder
     from diffvqa.stages._diffusion.ldm_base import convert_whole_model
     from diffvqa.stages._diffusion.ldm_checkpoint import convert_controller, open_checkpoint
     from diffvqa.stages._diffusion.model_family import require_supported_family
-    from diffvqa.stages._diffusion.model_folder import has_controller, locate_model_folder, save_adapted
-    from diffvqa.stages._diffusion.weights import read_config
+    from diffvqa.stages._diffusion.model_folder import save_adapted
+    from diffvqa.stages._diffusion.weight_files import read_config
     from diffvqa.stages._errors import ModelFolderError
 
     if has_controller(out):

@@ -29,7 +29,7 @@ def list_models(folder: Path | None = None) -> list[dict[str, Any]]:
     Raises:
         ModelFolderError: ``folder`` is or holds no model folder.
     """
-    from diffvqa.stages._diffusion.model_folder import shipped_models
+    from diffvqa.stages._diffusion.folder_files import shipped_models
 
     found = shipped_models()
     if folder is not None:

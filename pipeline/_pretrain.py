@@ -61,7 +61,8 @@ def pretrain(
     from diffvqa.cache._atomic import atomic_folder, reporting_output_errors
     from diffvqa.stages._denoiser_training.architecture import build_untrained
     from diffvqa.stages._denoiser_training.objective import unet_denoising
-    from diffvqa.stages._diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
+    from diffvqa.stages._diffusion.folder_files import hash_model_folder, locate_model_folder
+    from diffvqa.stages._diffusion.model_folder import load_model_folder
 
     device = denoiser_fit.prepare_device(place)
     if start_from is None:

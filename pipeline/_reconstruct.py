@@ -79,7 +79,8 @@ def reconstruct(
         OutputError: ``out`` cannot be written.
     """
     from diffvqa.pipeline._backbone import choose_device
-    from diffvqa.stages._diffusion.model_folder import load_model_folder, locate_model_folder
+    from diffvqa.stages._diffusion.folder_files import locate_model_folder
+    from diffvqa.stages._diffusion.model_folder import load_model_folder
     from diffvqa.stages._picture_metrics import peak_signal_to_noise_ratio, structural_similarity
 
     _require_known_format(out)

@@ -11,7 +11,8 @@ from diffvqa.stages._backbones.efficientnet import EFFICIENTNET_LITE0, Efficient
 from diffvqa.stages._backbones.interface import FeatureBackbone
 from diffvqa.stages._backbones.placement import Placement
 from diffvqa.stages._backbones.random_weights import hash_weights, with_random_weights
-from diffvqa.stages._diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
+from diffvqa.stages._diffusion.folder_files import hash_model_folder, locate_model_folder
+from diffvqa.stages._diffusion.model_folder import load_model_folder
 from diffvqa.stages._errors import BackboneError
 from diffvqa.stages._extract_recipe import ExtractRecipe
 

@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffvqa.stages._diffusion.autoencoder import PixelUnshuffleAutoencoder
+from diffvqa.stages._diffusion.folder_files import LOSSLESS_AUTOENCODER, has_controller, hash_model_folder
 from diffvqa.stages._diffusion.model_family import require_supported_family
-from diffvqa.stages._diffusion.model_folder import has_controller, hash_model_folder
-from diffvqa.stages._diffusion.schedule import load_schedule
-from diffvqa.stages._diffusion.weights import read_config, stored_tensors
+from diffvqa.stages._diffusion.schedule import read_betas
+from diffvqa.stages._diffusion.weight_files import read_config, stored_tensors
 
 _NETWORKS = ("unet", "controller", "vae")
 
@@ -47,9 +46,9 @@ def describe_model_folder(folder: Path) -> ModelDescription:
         ModelFolderError: It cannot be used; the message says why.
     """
     require_supported_family(folder)
-    load_schedule(folder / "scheduler")
+    read_betas(folder / "scheduler")
     unet, vae = read_config(folder / "unet"), read_config(folder / "vae")
-    learned_nothing = vae.get("_class_name") == PixelUnshuffleAutoencoder.__name__
+    learned_nothing = vae.get("_class_name") == LOSSLESS_AUTOENCODER
     adapted = has_controller(folder)
     there = [name for name in _NETWORKS if adapted or name != "controller"]
     widths = tuple(int(width) for width in unet["block_out_channels"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffvqa.stages._diffusion.weights import read_config, read_json
+from diffvqa.stages._diffusion.weight_files import read_config, read_json
 from diffvqa.stages._errors import ModelFolderError
 
 _BY_PIPELINE = {

@@ -6,16 +6,16 @@ import hashlib
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from diffvqa.cache._atomic import atomic_output
 from diffvqa.cache._errors import OutputError
-from diffvqa.stages._diffusion.weights import write_tensors
 from diffvqa.stages._errors import ModelFolderError
+
+if TYPE_CHECKING:  # a folder is looked into without what would run it
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ def read_null_prompt(path: Path) -> Tensor:
     Raises:
         ModelFolderError: The file is damaged or holds something else.
     """
+    from safetensors.torch import load_file
+
     try:
         embedding = load_file(path)[_KEY]
     except (OSError, SafetensorError, KeyError) as error:
@@ -75,7 +77,7 @@ def read_null_prompt(path: Path) -> Tensor:
             f"{path}: the null prompt has the shape {tuple(embedding.shape)}, not (1, tokens, width).",
             "Remove it, or fetch it anew.",
         )
-    return embedding.to(torch.float32, copy=True)
+    return embedding.float().clone()
 
 
 def write_null_prompt(embedding: Tensor, path: Path) -> None:
@@ -84,6 +86,8 @@ def write_null_prompt(embedding: Tensor, path: Path) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
+    from diffvqa.stages._diffusion.weights import write_tensors
+
     with atomic_output(path) as temporary:
         write_tensors({_KEY: embedding}, temporary)
 
@@ -97,6 +101,8 @@ def embed_empty_prompt(folder: Path) -> Tensor:
     Raises:
         ModelFolderError: ``transformers`` is not installed, or the parts cannot be loaded.
     """
+    import torch
+
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError as error:

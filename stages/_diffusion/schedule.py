@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
-from diffvqa.stages._diffusion.weights import read_json
+from diffvqa.stages._diffusion.weight_files import read_json
 from diffvqa.stages._errors import ModelFolderError
+
+if TYPE_CHECKING:  # a folder is looked into without what would run it
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 SCHEDULER_FILE = "scheduler_config.json"
 _TIMESTEPS = 1000
@@ -21,6 +24,8 @@ def ddpm_schedule(beta_start: float, beta_end: float, beta_schedule: str) -> DDP
         beta_end: Last one.
         beta_schedule: diffusers' name of what lies between; Stable Diffusion's is "scaled_linear".
     """
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
     return DDPMScheduler(
         num_train_timesteps=_TIMESTEPS,
         beta_start=beta_start,
@@ -33,8 +38,36 @@ def ddpm_schedule(beta_start: float, beta_end: float, beta_schedule: str) -> DDP
     )
 
 
+@dataclass(frozen=True)
+class Betas:
+    """The noise variances of a schedule, as its configuration tells them.
+
+    Attributes:
+        start: First noise variance.
+        end: Last one.
+        schedule: diffusers' name of what lies between.
+    """
+
+    start: float
+    end: float
+    schedule: str
+
+
 def load_schedule(folder: Path) -> DDPMScheduler:
     """Return the DDPM schedule of a ``scheduler/`` folder; of its sampler (PNDM, DDIM, Euler ...) only the betas count.
+
+    Raises:
+        ModelFolderError: As for :func:`read_betas`, or diffusers knows no such schedule.
+    """
+    betas = read_betas(folder)
+    try:
+        return ddpm_schedule(betas.start, betas.end, betas.schedule)
+    except (TypeError, NotImplementedError) as error:
+        raise ModelFolderError(f"{folder / SCHEDULER_FILE}: {error}", "Fetch the model folder anew.") from error
+
+
+def read_betas(folder: Path) -> Betas:
+    """Return the noise variances of a ``scheduler/`` folder.
 
     Raises:
         ModelFolderError: There is no configuration, or it is of a model that is not trained to predict noise over 1000
@@ -65,7 +98,4 @@ def load_schedule(folder: Path) -> DDPMScheduler:
             f"{folder}: the model has {config['num_train_timesteps']} timesteps; only {_TIMESTEPS} are supported.",
             "Use a model of the Stable Diffusion 1.x or 2.x family.",
         )
-    try:
-        return ddpm_schedule(config["beta_start"], config["beta_end"], config["beta_schedule"])
-    except (TypeError, NotImplementedError) as error:
-        raise ModelFolderError(f"{path}: {error}", "Fetch the model folder anew.") from error
+    return Betas(config["beta_start"], config["beta_end"], config["beta_schedule"])

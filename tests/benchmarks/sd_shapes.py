@@ -30,10 +30,12 @@ from diffvqa.pipeline._import_controller import import_controller
 from diffvqa.stages._diffusion.autoencoder import to_model_range
 from diffvqa.stages._diffusion.controller import Controller
 from diffvqa.stages._diffusion.denoising import denoise, noise_generators
-from diffvqa.stages._diffusion.model_folder import hash_model_folder, load_model_folder
+from diffvqa.stages._diffusion.folder_files import hash_model_folder
+from diffvqa.stages._diffusion.model_folder import load_model_folder
 from diffvqa.stages._diffusion.null_prompt import NULL_PROMPT_FILE, write_null_prompt
 from diffvqa.stages._diffusion.schedule import ddpm_schedule
-from diffvqa.stages._diffusion.weights import stored_tensors, weight_files, write_network
+from diffvqa.stages._diffusion.weight_files import stored_tensors, weight_files
+from diffvqa.stages._diffusion.weights import write_network
 
 from .ldm_material import below, ldm_controller
 from .stable_diffusion_material import FULL_2, NARROW_2, Shape, build_autoencoder, build_unet, give_a_say

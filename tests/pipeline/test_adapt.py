@@ -12,7 +12,8 @@ from training_material import write_photos
 from diffvqa.pipeline._adapt import GRID_FILE, QUALITY_FILE
 from diffvqa.pipeline._cli import main
 from diffvqa.stages._denoiser_training.journal import read_losses
-from diffvqa.stages._diffusion.model_folder import has_controller, load_model_folder
+from diffvqa.stages._diffusion.folder_files import has_controller
+from diffvqa.stages._diffusion.model_folder import load_model_folder
 
 TINY = {
     "adapt.steps": "6",

@@ -427,6 +427,7 @@ NEEDS_NO_MODEL: list[tuple[list[str], int, set[str]]] = [
     (["extract", "--help"], 0, {"torch", "numpy"}),
     (["doctor", "--help"], 0, {"torch", "numpy"}),
     (["datasets"], 0, {"torch", "numpy"}),
+    (["models"], 0, {"torch", "diffusers", "zarr"}),
     (["metrics", "table.csv"], 0, {"torch", "diffusers", "zarr"}),
     (["extract", "absent"], 2, {"torch", "diffusers", "zarr"}),
     (["score", "absent.mp4"], 2, {"torch", "diffusers", "zarr"}),

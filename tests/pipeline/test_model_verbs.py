@@ -13,7 +13,8 @@ from benchmarks.stable_diffusion_material import build_unet, give_a_say, write_s
 
 from diffvqa.pipeline._cli import main
 from diffvqa.stages._diffusion.controller import Controller
-from diffvqa.stages._diffusion.model_folder import hash_model_folder, load_model_folder
+from diffvqa.stages._diffusion.folder_files import hash_model_folder
+from diffvqa.stages._diffusion.model_folder import load_model_folder
 from diffvqa.stages._diffusion.weights import load_network
 
 

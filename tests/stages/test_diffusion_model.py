@@ -13,7 +13,8 @@ from diffvqa.stages._denoiser_training.architecture import build_untrained
 from diffvqa.stages._denoiser_training.recipe import Architecture
 from diffvqa.stages._diffusion.autoencoder import PixelUnshuffleAutoencoder, to_model_range
 from diffvqa.stages._diffusion.controller import Controller
-from diffvqa.stages._diffusion.model_folder import hash_model_folder, load_model_folder, locate_model_folder
+from diffvqa.stages._diffusion.folder_files import hash_model_folder, locate_model_folder
+from diffvqa.stages._diffusion.model_folder import load_model_folder
 from diffvqa.stages._errors import ModelFolderError
 
 TINY = Architecture(widths=(16, 16, 16))

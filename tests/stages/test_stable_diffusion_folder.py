@@ -28,13 +28,9 @@ from diffvqa.stages._backbones.placement import Placement
 from diffvqa.stages._backbones.registry import load_backbone
 from diffvqa.stages._diffusion import hub
 from diffvqa.stages._diffusion.denoising import denoise, denoising_timesteps, noise_generators
+from diffvqa.stages._diffusion.folder_files import hash_model_folder, locate_model_folder
 from diffvqa.stages._diffusion.model import DiffusionModel
-from diffvqa.stages._diffusion.model_folder import (
-    hash_model_folder,
-    load_model_folder,
-    locate_model_folder,
-    save_adapted,
-)
+from diffvqa.stages._diffusion.model_folder import load_model_folder, save_adapted
 from diffvqa.stages._diffusion.schedule import load_schedule
 from diffvqa.stages._errors import ModelFolderError
 from diffvqa.stages._extract_recipe import ExtractRecipe

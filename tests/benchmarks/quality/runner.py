@@ -18,7 +18,8 @@ from diffvqa.cache._atomic import atomic_write_text
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.pipeline._config import Settings, resolve_settings
 from diffvqa.stages._diffusion.controller import Controller
-from diffvqa.stages._diffusion.model_folder import load_model_folder, locate_model_folder
+from diffvqa.stages._diffusion.folder_files import locate_model_folder
+from diffvqa.stages._diffusion.model_folder import load_model_folder
 
 from .brisque import brisque_features
 from .features import PhotographFeatures, VectorFeatures, extracted, seconds_per_photograph
