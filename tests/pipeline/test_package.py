@@ -58,8 +58,8 @@ def test_the_installed_wheel_runs_and_finds_its_model(wheel: Path, tmp_path: Pat
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     program = (
-        "from diffvqa.stages._diffusion import model_folder; from diffvqa.pipeline._cli import main;"
-        "folder = model_folder.locate_model_folder('nano'); model_folder.load_model_folder(folder); print(folder)"
+        "from diffvqa.stages._diffusion import folder_files, model_folder; from diffvqa.pipeline._cli import main;"
+        "folder = folder_files.locate_model_folder('nano'); model_folder.load_model_folder(folder); print(folder)"
     )
     # The editable installation's hooks stay out (-S); its dependencies stay in.
     site_packages = next(path for path in sys.path if path.endswith("site-packages"))
