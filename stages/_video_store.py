@@ -22,7 +22,7 @@ class VideoStore(Mapping[str, LoadedVideo]):
         features: Where from.
         video_ids: Which; others are not to be had from this store.
         memory_limit: Bytes of features that may be kept in memory. What fits is read once; where the whole does not
-            fit, nothing is kept, and every use of a video reads it again.
+            fit, at most the textures of latents are kept, and every use of a video reads it again.
 
     Raises:
         TrainingDataError: A video's features are incomplete, not finite, or of another shape than the first one's.
@@ -33,12 +33,14 @@ class VideoStore(Mapping[str, LoadedVideo]):
         self._ids = dict.fromkeys(video_ids)
         self._moments: dict[str, dict[str, BranchMoments]] = {}
         self._textures: dict[str, dict[str, Tensor]] = {}
+        self._textures_fit = False
         self._first: LoadedVideo | None = None
         self._kept: dict[str, LoadedVideo] = {}
         if not self._ids:
             return
         first, *others = self._ids
         video = self._read(first)
+        self._textures_fit = sum(each.nbytes for each in video.textures().values()) * len(self._ids) <= memory_limit
         expected = video.size * len(self._ids)
         if expected <= memory_limit:
             self._kept = {first: video} | {video_id: self._read(video_id) for video_id in others}
@@ -76,6 +78,7 @@ class VideoStore(Mapping[str, LoadedVideo]):
         part = VideoStore(self._features, (), memory_limit=0)
         part._ids = dict.fromkeys(video_ids)
         part._moments, part._textures, part._first = self._moments, self._textures, self._first
+        part._textures_fit = self._textures_fit
         part._kept = {video_id: self._kept[video_id] for video_id in video_ids if video_id in self._kept}
         return part
 
@@ -89,7 +92,8 @@ class VideoStore(Mapping[str, LoadedVideo]):
 
     def _read(self, video_id: str) -> LoadedVideo:
         video = load_video(self._features[video_id], video_id, self._textures.get(video_id))
-        self._textures[video_id] = video.textures()
+        if self._textures_fit:
+            self._textures[video_id] = video.textures()
         first = self._first = self._first or video
         for name in _SAME_FOR_ALL:
             expected, found = getattr(first, name), getattr(video, name)

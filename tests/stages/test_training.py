@@ -138,12 +138,15 @@ def test_nothing_of_the_test_part_is_learned_from(data: Material, split: Split) 
 
 def test_a_video_that_is_read_again_keeps_its_texture() -> None:
     data = make_material(2, frames=2)
-    videos = VideoStore(data.features, tuple(data.features), memory_limit=0)
-    first = next(iter(videos))
+    first, second = data.features
+    one = VideoStore(data.features, (first,), memory_limit=0)[first]
+    videos = VideoStore(data.features, (first, second), memory_limit=one.size)
     before, again = videos[first], videos.only([first])[first]
     assert before.resize.multiscale is not again.resize.multiscale  # read, as nothing fits
     assert before.resize.texture is again.resize.texture
     assert before.crop.texture is again.crop.texture
+    forgetful = VideoStore(data.features, (first, second), memory_limit=0)
+    assert forgetful[first].crop.texture is not forgetful[first].crop.texture  # nor do they fit
     kept, unkept = (VideoStore(data.features, tuple(data.features), memory_limit=limit)[first] for limit in (2**30, 0))
     assert kept.crop.texture is not None
     assert unkept.crop.texture is not None
