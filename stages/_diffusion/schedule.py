@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # a folder is looked into without what would run it
 
 SCHEDULER_FILE = "scheduler_config.json"
 _TIMESTEPS = 1000
+# What diffusers' DDPMScheduler knows, told here so that a folder can be judged without importing it.
+_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
 
 
 def ddpm_schedule(beta_start: float, beta_end: float, beta_schedule: str) -> DDPMScheduler:
@@ -57,21 +59,18 @@ def load_schedule(folder: Path) -> DDPMScheduler:
     """Return the DDPM schedule of a ``scheduler/`` folder; of its sampler (PNDM, DDIM, Euler ...) only the betas count.
 
     Raises:
-        ModelFolderError: As for :func:`read_betas`, or diffusers knows no such schedule.
+        ModelFolderError: As for :func:`read_betas`.
     """
     betas = read_betas(folder)
-    try:
-        return ddpm_schedule(betas.start, betas.end, betas.schedule)
-    except (TypeError, NotImplementedError) as error:
-        raise ModelFolderError(f"{folder / SCHEDULER_FILE}: {error}", "Fetch the model folder anew.") from error
+    return ddpm_schedule(betas.start, betas.end, betas.schedule)
 
 
 def read_betas(folder: Path) -> Betas:
     """Return the noise variances of a ``scheduler/`` folder.
 
     Raises:
-        ModelFolderError: There is no configuration, or it is of a model that is not trained to predict noise over 1000
-            timesteps.
+        ModelFolderError: There is no configuration, it is damaged, or it is of a model that is not trained to predict
+            noise over 1000 timesteps.
     """
     path = folder / SCHEDULER_FILE
     if not path.is_file():
@@ -98,4 +97,10 @@ def read_betas(folder: Path) -> Betas:
             f"{folder}: the model has {config['num_train_timesteps']} timesteps; only {_TIMESTEPS} are supported.",
             "Use a model of the Stable Diffusion 1.x or 2.x family.",
         )
-    return Betas(config["beta_start"], config["beta_end"], config["beta_schedule"])
+    betas = Betas(config["beta_start"], config["beta_end"], config["beta_schedule"])
+    if not all(isinstance(beta, int | float) for beta in (betas.start, betas.end)) or betas.schedule not in _SCHEDULES:
+        raise ModelFolderError(
+            f"{path}: '{betas.schedule}' from {betas.start} to {betas.end} is no noise schedule.",
+            "Fetch the model folder anew.",
+        )
+    return betas

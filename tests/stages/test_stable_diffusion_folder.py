@@ -338,6 +338,8 @@ def test_a_tensor_of_the_wrong_shape_is_named_with_both_shapes(adapted: Path, co
         ("scheduler/scheduler_config.json", {"prediction_type": "v_prediction"}, "prediction type is 'v_prediction'"),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 4000}, "4000 timesteps"),
         ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "noise schedule of this PNDM"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "unheard"}, "is no noise schedule"),
+        ("scheduler/scheduler_config.json", {"beta_start": "0.00085"}, "is no noise schedule"),
         ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "holds Stable Diffusion XL"),
         ("model_index.json", {"_class_name": "StableDiffusionXLImg2ImgPipeline"}, "Stable Diffusion XL refiner"),
         ("model_index.json", {"_class_name": "StableDiffusionInpaintPipeline"}, "an inpainting model"),
