@@ -31,10 +31,12 @@ def texture_patch(latent: tuple[int, int, int]) -> int:
         latent: (C, h, w).
     """
     channels, height, width = latent
+
+    def fits(side: int) -> bool:
+        return channels * side**2 <= min(_MOST_VALUES, (height // side) * (width // side))
+
     side = 1
-    while 4 * channels * side**2 <= _MOST_VALUES and 4 * channels * side**2 <= (height // (2 * side)) * (
-        width // (2 * side)
-    ):
+    while fits(2 * side):
         side *= 2
     return side
 

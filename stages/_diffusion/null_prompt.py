@@ -66,6 +66,7 @@ def read_null_prompt(path: Path) -> Tensor:
     Raises:
         ModelFolderError: The file is damaged or holds something else.
     """
+    import torch
     from safetensors.torch import load_file
 
     try:
@@ -77,7 +78,7 @@ def read_null_prompt(path: Path) -> Tensor:
             f"{path}: the null prompt has the shape {tuple(embedding.shape)}, not (1, tokens, width).",
             "Remove it, or fetch it anew.",
         )
-    return embedding.float().clone()
+    return embedding.to(torch.float32, copy=True)
 
 
 def write_null_prompt(embedding: Tensor, path: Path) -> None:

@@ -31,7 +31,6 @@ class Row:
         train: Further settings of stage two's regressor.
         views: What a vector is made of.
         with_std: Whether the maps' standard deviations are there beside their means.
-        with_texture: Whether the texture of a latent is looked at.
         mantissa_bits: That the values of its features are rounded to, as if stored so.
         take: Photographs used; all when None.
     """
@@ -43,7 +42,6 @@ class Row:
     train: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     views: tuple[str, ...] = ("resize", "crop")
     with_std: bool = True
-    with_texture: bool = True
     mantissa_bits: int = STORED_MANTISSA_BITS
     take: int | None = None
 
@@ -51,6 +49,11 @@ class Row:
     def key(self) -> str:
         """What ``--rows`` and files call it, such as ``nano/own``."""
         return f"{self.name}/{self.regressor}"
+
+    @property
+    def with_texture(self) -> bool:
+        """Whether either regressor looks at the texture of a latent."""
+        return bool(self.train.get("texture", True))
 
     @property
     def is_brisque(self) -> bool:
@@ -119,4 +122,4 @@ def _rows_of_maps(regressor: RegressorName, few: int, *networks: tuple[str, ...]
 
 
 def _of_maps_alone(row: Row) -> Row:
-    return replace(row, with_texture=False, train={**row.train, "texture": False})
+    return replace(row, train={**row.train, "texture": False})
