@@ -52,7 +52,7 @@ class DecodeProcess:
         timer = threading.Timer(self._timeout, self._give_up, args=(overdue,))
         timer.start()
         try:
-            answer = self._ask(source)
+            answer = self._ask(source, overdue)
         except (EOFError, OSError):
             return self._failed(source, overdue)
         finally:
@@ -82,8 +82,8 @@ class DecodeProcess:
             self._process.wait()
             self._process = None
 
-    def _ask(self, source: VideoSource) -> DecodedVideo | FailedVideo:
-        process = self._started()
+    def _ask(self, source: VideoSource, overdue: threading.Event) -> DecodedVideo | FailedVideo:
+        process = self._started(overdue)
         assert process.stdin is not None  # noqa: S101  # both are pipes
         assert process.stdout is not None  # noqa: S101
         send(process.stdin, pickle.dumps(source))
@@ -96,9 +96,10 @@ class DecodeProcess:
             if self._process is not None:
                 self._process.kill()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self, overdue: threading.Event) -> subprocess.Popen[bytes]:
         with self._guard:
-            if self._closed:
+            # What is begun after the time is up would be ended by nobody.
+            if self._closed or overdue.is_set():
                 raise EOFError
             if self._process is None:
                 self._words = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the process is stopped

@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from cache_material import header, usable
+from ready_processes import processes
 
 from diffvqa.cache._errors import CacheError, OutputError
 from diffvqa.cache._shards import ShardWriter
@@ -21,10 +22,6 @@ from diffvqa.cache._writer import CacheWriter
 SHARD_VIDEOS = 3
 VIDEOS = tuple(f"video {number:02d}" for number in range(20))
 REFUSED = 3
-
-# Its server has imported what takes long already, and runs no thread that a fork could lose.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["pytest", "diffvqa.cache._writer"])
 
 
 def extract(directory: Path, log: Path, *, seconds_per_video: float = 0.0) -> None:

@@ -8,7 +8,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from cache_material import digests, fill, mark_files, usable
+from ready_processes import peak_memory, write_and_verify
 from stand_in import REFUSED, SHARD_VIDEOS, VIDEOS, errors_of, extract, extract_with_workers, kill_group, redone, start
 
 from diffvqa.cache._reader import FeatureCache
@@ -168,22 +168,9 @@ def _extract_on_a_full_disk(directory: Path, log: Path, ballast: Path | None) ->
 
 def test_memory_does_not_grow_with_the_number_of_videos(fast: Path) -> None:
     """The benchmark ``tests.benchmarks.cache_memory`` shows the same from 100 to 10,000 videos."""
-    program = """
-import resource, sys
-from pathlib import Path
-from cache_material import header, usable
-from diffvqa.cache._verify import verify
-from diffvqa.cache._writer import CacheWriter
-location, videos = sys.argv[1], int(sys.argv[2])
-with CacheWriter(location, header(), shard_videos=8) as writer:
-    for number in range(videos):
-        writer.add(usable(f"video {number}"))
-assert verify(location).videos == videos
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
     peaks = []
     for videos in (40, 800):
-        command = [sys.executable, "-c", program, str(fast / str(videos)), str(videos)]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-        peaks.append(int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout))
+        written, peak = peak_memory(write_and_verify, fast / str(videos), videos)
+        assert written == videos
+        peaks.append(peak)
     assert peaks[1] < 1.1 * peaks[0]

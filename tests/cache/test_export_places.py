@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from cache_material import fill, usable
 from export_material import IDS, odd_cache, odd_export
+from ready_processes import export_again_and_again, processes
 
 from diffvqa.cache._errors import CacheUnreachableError, OutputError
 from diffvqa.cache._export import Exported, FeatureExport
@@ -93,27 +91,9 @@ def test_a_url_that_nothing_speaks_is_a_clear_error(cache: FeatureCache, name: s
         FORMATS[name](odd_export(cache), "nosuch://bucket/x")
 
 
-KILLED = """
-import json, sys, time
-from diffvqa.cache._export import FeatureExport, Labels
-from diffvqa.cache._export_h5 import export_h5
-from diffvqa.cache._export_npz import export_npz
-from diffvqa.cache._export_parquet import export_parquet
-from diffvqa.cache._reader import FeatureCache
-
-name, where, out = sys.argv[1:]
-cache = FeatureCache(where)
-write = {"h5": export_h5, "npz": export_npz, "parquet": export_parquet}[name]
-print("begins", flush=True)
-while True:
-    write(FeatureExport(cache, labels=Labels(dict.fromkeys(cache.ids(), 1.0)), provenance={}), out)
-    print("done", flush=True)
-"""
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_export_killed_at_any_moment_leaves_nothing_that_looks_finished(tmp_path: Path, name: str) -> None:
-    """Takes about 10 s: a process that exports again and again is killed at random moments."""
+    """A process that exports again and again is killed at random moments."""
     ids = [f"v{number}" for number in range(24)]
     fill(tmp_path / "cache", *map(usable, ids), shard_videos=8)
     generator, interrupted, attempt = random.Random(0), 0, 0
@@ -122,12 +102,14 @@ def test_an_export_killed_at_any_moment_leaves_nothing_that_looks_finished(tmp_p
         assert attempt < 20, "hardly any kill fell into an export"
         folder = tmp_path / f"out{attempt}"
         folder.mkdir()
-        command = [sys.executable, "-c", KILLED, name, str(tmp_path / "cache"), str(folder / "x")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"begins\n"
-            time.sleep(generator.uniform(0, 0.15))
-            process.send_signal(signal.SIGKILL)
+        begun, says = processes.Pipe(duplex=False)
+        process = processes.Process(target=export_again_and_again, args=(name, tmp_path / "cache", folder / "x", says))
+        process.start()
+        says.close()
+        begun.recv()
+        time.sleep(generator.uniform(0, 0.15))
+        process.kill()
+        process.join()
         interrupted += any(path.name.startswith(".tmp-") for path in folder.iterdir())
         visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
         assert [path.name for path in visible] in ([], ["x"])

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from cache_material import fill, usable
+from ready_processes import FORMATS, peak_memory, read_or_export
 
 FEW, MANY = 40, 300
 MOST_GROWTH = 1.1
-TASKS = {
-    "stream": "print(sum(1 for _ in FeatureStream(cache, seed=0, memory=2**16)))",
-    "h5": "print(export_h5(everything, out / 'x.h5').videos)",
-    "npz": "print(export_npz(everything, out / 'npz').videos)",
-    "parquet": "print(export_parquet(everything, out / 'x.parquet').videos)",
-}
-PROGRAM = """
-import resource, sys
-from pathlib import Path
-from diffvqa.cache._export import FeatureExport, Labels
-from diffvqa.cache._export_h5 import export_h5
-from diffvqa.cache._export_npz import export_npz
-from diffvqa.cache._export_parquet import export_parquet
-from diffvqa.cache._reader import FeatureCache
-from diffvqa.cache._streaming import FeatureStream
-cache, out = FeatureCache(sys.argv[1]), Path(sys.argv[2])
-everything = FeatureExport(cache, labels=Labels(dict.fromkeys(cache.ids(), 1.0)), provenance={})
-TASK
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +20,12 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return {videos: folder / str(videos) for videos in (FEW, MANY)}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["stream", *FORMATS])
 def test_ten_times_the_videos_take_no_more_memory(caches: dict[int, Path], tmp_path: Path, task: str) -> None:
     peaks = {}
     for videos, cache in caches.items():
         (tmp_path / str(videos)).mkdir()
-        command = [sys.executable, "-c", PROGRAM.replace("TASK", TASKS[task]), str(cache), str(tmp_path / str(videos))]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        found, peak = map(int, done.stdout.split())
+        found, peak = peak_memory(read_or_export, task, cache, tmp_path / str(videos))
         assert found == videos
         peaks[videos] = peak
     assert peaks[MANY] < MOST_GROWTH * peaks[FEW]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import s3fs
 import zarr
 from cache_material import SPECS, arrays_of, digests, failed, fill, header, usable
 from moto.server import ThreadedMotoServer
+from ready_processes import add_and_die, processes
 
 from diffvqa.cache import _run_lock as run_lock
 from diffvqa.cache._errors import (
@@ -176,45 +176,21 @@ def test_overwriting_replaces_everything(url: str) -> None:
     assert len(open_storage(url).entries("shards")) == 2
 
 
-PUBLISH_AND_DIE = """
-import os, signal, sys
-from cache_material import header, usable
-from diffvqa.cache import _storage as storage
-from diffvqa.cache._writer import CacheWriter
-
-url, deadly = sys.argv[1], int(sys.argv[2])
-write, written = storage.ObjectStorage.write, 0
-
-def write_and_die(self, name, content):
-    global written
-    written += 1
-    if written == deadly:
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(self, name, content)
-
-storage.ObjectStorage.write = write_and_die
-with CacheWriter(url, header(), shard_videos=2) as writer:
-    names = [f"v{number}" for number in range(6)]
-    for name in writer.plan([(name, __import__("pathlib").Path("absent")) for name in names]).pending:
-        writer.add(usable(name))
-"""
-
-
 @pytest.mark.usefixtures("server")
 def test_an_upload_that_is_killed_is_not_there_and_the_rerun_ends_the_same() -> None:
     """Killed before each kind of PUT: header, group, array, metadata, mark, index; then run again until it is done."""
     prefix = f"s3://bucket/{uuid.uuid4().hex}"
-    names = [f"v{number}" for number in range(6)]
+    names = tuple(f"v{number}" for number in range(6))
     fill(f"{prefix}/whole", *map(usable, names))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     killed = f"{prefix}/killed"
     for deadly in (1, 4, 7, 8, 99):
-        command = [sys.executable, "-c", PUBLISH_AND_DIE, killed, str(deadly)]
-        ended = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-        assert ended.returncode == (-9 if deadly < 99 else 0), ended.stderr
+        process = processes.Process(target=add_and_die, args=(killed, names, deadly, dict(os.environ)))
+        process.start()
+        process.join()
+        assert process.exitcode == (-signal.SIGKILL if deadly < 99 else 0)
         if deadly > 1:
             done = FeatureCache(killed).ids()
-            assert done == tuple(names[: len(done)])
+            assert done == names[: len(done)]
             assert not [damage for damage in verify(killed).damages if damage.videos]
     assert digests(killed) == digests(f"{prefix}/whole")
     assert verify(killed).damages == ()

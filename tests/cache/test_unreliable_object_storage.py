@@ -12,7 +12,7 @@ from diffvqa.cache._shards import ShardWriter
 from diffvqa.cache._verify import verify
 from diffvqa.cache._writer import CacheWriter
 
-VIDEOS = tuple(f"v{number}" for number in range(24))
+VIDEOS = tuple(f"v{number}" for number in range(12))
 SHARD_VIDEOS = 2
 
 

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
+import signal
 import socket
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from training_material import write_photos
 
@@ -35,9 +41,62 @@ def command_line(*arguments: str, **changed: str) -> list[str]:
     return ["pretrain", *arguments, "--workers", "1", "--threads", "1", *assignments]
 
 
-def start(arguments: list[str], **environment: str) -> subprocess.Popen[bytes]:
-    program = "import sys; from diffvqa.pipeline._cli import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.Popen([sys.executable, "-c", program, *arguments], env={**os.environ, **environment})
+class Starter:
+    """Starts commands in processes of their own, forked from one that has imported what takes them longest.
+
+    That one is new and runs no thread that a fork could lose, unlike the process that runs the tests.
+    """
+
+    def __init__(self) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._orders, orders = spawn.Pipe()
+        self._forked = spawn.Process(target=_start_commands, args=(orders,))
+        self._forked.start()
+        orders.close()
+
+    def start(self, arguments: list[str], **environment: str) -> psutil.Process:
+        self._orders.send((arguments, environment))
+        return psutil.Process(self._orders.recv())
+
+    def wait(self, process: psutil.Process) -> int:
+        """Return the exit code of a process, or the negative number of the signal that ended it."""
+        self._orders.send(process.pid)
+        code: int = self._orders.recv()
+        return code
+
+    def close(self) -> None:
+        self._orders.close()
+        self._forked.join()
+
+
+def _start_commands(orders: Connection) -> None:
+    from diffvqa.stages._denoiser_training import fit  # noqa: F401
+    from diffvqa.stages._diffusion import model_folder  # noqa: F401
+
+    fork = multiprocessing.get_context("fork")
+    started: dict[int | None, ForkProcess] = {}
+    with contextlib.suppress(EOFError):
+        while True:
+            order = orders.recv()
+            if isinstance(order, int):
+                started[order].join()
+                orders.send(started[order].exitcode)
+            else:
+                process = fork.Process(target=_run_command, args=order)
+                process.start()
+                started[process.pid] = process
+                orders.send(process.pid)
+
+
+def _run_command(arguments: list[str], environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    sys.exit(main(arguments))
+
+
+@pytest.fixture(scope="module")
+def starter() -> Iterator[Starter]:
+    with contextlib.closing(Starter()) as starter:
+        yield starter
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +122,18 @@ def test_pretrain_makes_a_model_of_photographs_and_videos_and_goes_on_where_it_s
     assert "recipe.steps was 6 and is now 8" in capsys.readouterr().err
 
 
-def test_a_training_that_was_killed_ends_bit_for_bit_as_one_that_was_not(photos: Path, tmp_path: Path) -> None:
-    settings = {"pretrain__steps": "60", "pretrain__checkpoint_every": "4"}
+def test_a_training_that_was_killed_ends_bit_for_bit_as_one_that_was_not(
+    starter: Starter, photos: Path, tmp_path: Path
+) -> None:
+    settings = {"pretrain__steps": "30", "pretrain__checkpoint_every": "4"}
     assert pretrain(str(photos), "--out", str(tmp_path / "whole"), **settings) == 0
-    process = start(command_line(str(photos), "--out", str(tmp_path / "killed"), **settings))
+    process = starter.start(command_line(str(photos), "--out", str(tmp_path / "killed"), **settings))
     whole, killed = (tmp_path / f"{name}-training/pretrain" for name in ("whole", "killed"))
     while not (killed / CHECKPOINT_FILE).exists():
-        assert process.poll() is None
+        assert process.status() != psutil.STATUS_ZOMBIE
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    assert starter.wait(process) == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     assert pretrain(str(photos), "--out", str(tmp_path / "killed"), **settings) == 0
     for name in (LOSSES_FILE, CHECKPOINT_FILE):
@@ -81,15 +142,17 @@ def test_a_training_that_was_killed_ends_bit_for_bit_as_one_that_was_not(photos:
     assert (tmp_path / "killed" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
 
 
-def test_two_processes_share_each_batch_and_learn_what_one_does(photos: Path, tmp_path: Path) -> None:
+def test_two_processes_share_each_batch_and_learn_what_one_does(starter: Starter, photos: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     arguments = command_line(str(photos), "--out", str(tmp_path / "two"), "--device", "cpu")
-    processes = [start(arguments, RANK=rank, LOCAL_RANK=rank, ACCELERATE_USE_CPU="true", **both) for rank in "01"]
+    processes = [
+        starter.start(arguments, RANK=rank, LOCAL_RANK=rank, ACCELERATE_USE_CPU="true", **both) for rank in "01"
+    ]
     assert pretrain(str(photos), "--out", str(tmp_path / "one"), "--device", "cpu") == 0
-    assert [process.wait() for process in processes] == [0, 0]
+    assert [starter.wait(process) for process in processes] == [0, 0]
     one, two = (read_losses(tmp_path / f"{name}-training/pretrain") for name in ("one", "two"))
     assert len(one) == len(two) == 6
     np.testing.assert_allclose([row.loss for row in two], [row.loss for row in one], rtol=1e-3)

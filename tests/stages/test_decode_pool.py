@@ -17,6 +17,7 @@ import pytest
 from conftest import MakeClip
 
 from diffvqa.stages._decode_pool import DecodePool
+from diffvqa.stages._decode_process import DecodeProcess
 from diffvqa.stages._decoding import DecodedVideo, FailedVideo, VideoSource, in_one_line
 from diffvqa.stages._extract_recipe import ExtractRecipe
 from diffvqa.stages._failures import FailureReason
@@ -114,6 +115,22 @@ def test_leaving_early_kills_a_worker_that_hangs(processes_left: Callable[[], se
     assert not processes_left()
 
 
+class _LateProcess(DecodeProcess):
+    """Its worker would be started only when the video's time is up."""
+
+    def _ask(self, source: VideoSource, overdue: threading.Event) -> DecodedVideo | FailedVideo:
+        overdue.wait()
+        return super()._ask(source, overdue)
+
+
+def test_what_is_overdue_before_its_worker_has_begun_is_not_begun(processes_left: Callable[[], set[int]]) -> None:
+    process = _LateProcess(RECIPE, misbehaving_decoders.decode, timeout=0.01, memory=None)
+    result = process.decode(VideoSource("fine", Path("fine")))
+    assert isinstance(result, FailedVideo)
+    assert result.reason == FailureReason.TIMEOUT
+    assert not processes_left()
+
+
 def test_a_thousand_videos_that_hang_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes_left: Callable[[], set[int]]
 ) -> None:
@@ -123,7 +140,7 @@ def test_a_thousand_videos_that_hang_leave_nothing_behind(
     reached.touch()
     process = psutil.Process()
     files, threads = process.num_fds(), threading.active_count()
-    for videos, timeout in ((4, 5.0), (996, 0.15)):  # long enough for all to reach the decoder; and for many to be fast
+    for videos, timeout in ((4, 5.0), (996, 0.05)):  # long enough for all to reach the decoder; and for many to be fast
         with DecodePool(RECIPE, workers=10, timeout=timeout, decode=hanging_decoder.decode) as pool:
             results = list(pool.run(VideoSource(f"hang-{i}", reached) for i in range(videos)))
         assert len(results) == videos
@@ -140,6 +157,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
 import sys, misbehaving_decoders
 from pathlib import Path
 from diffvqa.stages._decode_pool import DecodePool
+from diffvqa.stages._decode_process import DecodeProcess
 from diffvqa.stages._decoding import VideoSource
 from diffvqa.stages._extract_recipe import ExtractRecipe
 if __name__ == "__main__":

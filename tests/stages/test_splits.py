@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -100,6 +100,7 @@ def test_a_larger_share_only_adds_to_the_test_part() -> None:
         assert set(small.test) < set(large.test)
 
 
+@settings(max_examples=25)  # each draws 4,000 places
 @given(st.floats(0.1, 0.6), st.floats(0.1, 0.6), st.integers(0, 2**40))
 def test_the_shares_are_those_of_the_groups(test_share: float, validation_share: float, seed: int) -> None:
     recipe = TrainRecipe(splits=1, test_share=test_share, validation_share=validation_share, seed=seed)

@@ -13,11 +13,16 @@ from diffvqa.stages._texture import latent_texture, texture_patch, texture_size
 NANO, STABLE_DIFFUSION = (48, 32, 32), (4, 64, 64)
 
 
-def random_latent(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
-    """Values that go together: a mixture of fewer independent ones."""
-    generator = torch.Generator().manual_seed(seed)
+def random_latent(*shape: int) -> torch.Tensor:
+    """Values that go together: a mixture of independent ones."""
+    generator = torch.Generator().manual_seed(0)
     mixed = torch.randn(shape[-3], shape[-3], generator=generator)
-    return scale * torch.einsum("dc,...chw->...dhw", mixed, torch.randn(shape, generator=generator))
+    return torch.einsum("dc,...chw->...dhw", mixed, torch.randn(shape, generator=generator))
+
+
+def independent_latent(*shape: int, seed: int) -> torch.Tensor:
+    """Values of no mixture, which may be nearly singular: all their variances lie far above the floor."""
+    return 4.0 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def as_matrix(texture: torch.Tensor, values: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -50,7 +55,8 @@ def test_it_is_the_logarithm_of_the_covariance_of_the_patches(shape: tuple[int, 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.5, 8.0))
 def test_stronger_contrast_adds_to_the_diagonal_alone(seed: int, factor: float) -> None:
-    latent = random_latent(4, 16, 16, seed=seed, scale=4.0)
+    """As long as all variances lie far above the floor, which does not grow with the contrast."""
+    latent = independent_latent(4, 16, 16, seed=seed)
     values = 4 * texture_patch((4, 16, 16)) ** 2
     before, after = (as_matrix(latent_texture(each), values) for each in (latent, factor * latent))
     np.testing.assert_allclose(after - before, 2 * np.log(factor) * np.eye(values), atol=0.05)
@@ -59,7 +65,8 @@ def test_stronger_contrast_adds_to_the_diagonal_alone(seed: int, factor: float) 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000))
 def test_where_in_the_picture_a_patch_lies_is_no_matter(seed: int) -> None:
-    latent = random_latent(48, 8, 8, seed=seed)
+    """As long as all variances lie far above the floor: rounding depends on the order, and shows in small ones."""
+    latent = independent_latent(48, 8, 8, seed=seed)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(seed))
     shuffled = latent.flatten(1)[:, order].reshape(48, 8, 8)
     torch.testing.assert_close(latent_texture(latent), latent_texture(shuffled), atol=0.02, rtol=0.01)
