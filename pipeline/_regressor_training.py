@@ -22,6 +22,7 @@ from diffvqa.stages._training import (
     PRETRAINING,
     CrossValidation,
     TrainedSplit,
+    TrainingSetup,
     pretrain_regressor,
     split_fit,
     train_all,
@@ -50,7 +51,7 @@ class TrainedRegressors:
 
     Attributes:
         result: The regressors of all splits, and how they do.
-        scan: Which implementation of the selective scan ran, and why.
+        scan: Which implementation of the selective scan ran, and why; empty where none did.
     """
 
     result: CrossValidation
@@ -110,7 +111,7 @@ class TrainerHere:
         """Train and test; the journal has the state after each epoch."""
         setup = training_setup(self._runtime, journal, on_epoch)
         result = train_all(work.labelled, work.labelled.samples, splits, work.recipe, setup, initial=work.initial)
-        return TrainedRegressors(result, str(choose_scan(setup.device)))
+        return TrainedRegressors(result, _scan_that_ran(work.recipe, setup))
 
 
 class ClusterTrainer:
@@ -199,7 +200,12 @@ def _train(call: _FitCall, place: CallPlace) -> _Trained:
     labelled, recipe, initial = call.work.labelled, call.work.recipe, call.work.initial
     (trained,) = train_all(labelled, labelled.samples, [call.split], recipe, setup, initial=initial).splits
     fitted = replace(trained.fitted, regressor=trained.regressor.cpu())
-    return _Trained(replace(trained, fitted=fitted), latest.on_the_cpu(), str(choose_scan(setup.device)))
+    return _Trained(replace(trained, fitted=fitted), latest.on_the_cpu(), _scan_that_ran(recipe, setup))
+
+
+def _scan_that_ran(recipe: TrainRecipe, setup: TrainingSetup) -> str:
+    # To ask compiles the kernels where nobody has, which takes half a minute.
+    return str(choose_scan(setup.device)) if recipe.tcab else ""
 
 
 def _pretrain(call: _FitCall, place: CallPlace) -> _Pretrained:

@@ -131,7 +131,7 @@ def train(
         videos=len(labelled.samples),
         unused=sum(each.unused for each in labelled.sets),
         result=trained.result,
-        scan=trained.scan if recipe.tcab else "",
+        scan=trained.scan,
         seconds=time.monotonic() - begun,
     )
 

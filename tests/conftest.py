@@ -16,6 +16,7 @@ from diffvqa.pipeline._ffmpeg import find_ffmpeg
 
 MakeClip = Callable[..., Path]
 
+CHILD_PROCESSES = str(Path(__file__).parent / "child_processes")
 CONTENTS = ("0", "20", "40", "60")
 QUALITIES = {"10": 90.0, "30": 60.0, "45": 20.0}
 SMALL = (
@@ -31,8 +32,9 @@ SMALL = (
 )
 
 # Tests may run side by side, and the tensors are tiny: more threads would only wait for one another. It is said before
-# anything loads OpenMP, and child processes inherit it.
+# anything loads OpenMP, and child processes inherit it, as they do what they run first.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["PYTHONPATH"] = os.pathsep.join([CHILD_PROCESSES, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 # The files that take longest, begun first, so that processes that share the files out end together.
 LONGEST = (
@@ -42,6 +44,10 @@ LONGEST = (
     "test_mutated_videos.py",
     "test_command_line.py",
 )
+
+# Processes that share the tests out were started as children too, but run what compares with Transformers.
+if sys.modules.get("transformers", sys) is None:
+    del sys.modules["transformers"]
 
 # Nothing is timed: a busy machine must not make a test fail.
 hypothesis.settings.register_profile("untimed", deadline=None)

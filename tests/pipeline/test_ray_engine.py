@@ -20,7 +20,7 @@ import psutil
 import pytest
 from cache_material import digests, fill, usable
 from call_material import end_process, fail_with_hint, where_it_runs
-from conftest import MakeClip
+from conftest import CHILD_PROCESSES, MakeClip
 from elsewhere_material import grid, make_runs, model_files, sweep, train
 from engine_material import SHARD_VIDEOS, VIDEOS, extract_stub, noted_by, processes_in, published
 
@@ -50,7 +50,7 @@ def cluster() -> Iterator[Any]:
     """A head without CPUs, and two nodes of three each: room on either for one worker with its decoder, not for two."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        patch.setenv("PYTHONPATH", os.pathsep.join([CHILD_PROCESSES, *sys.path]))
         patch.setenv("RAY_health_check_period_ms", "500")
         # Processes that Ray would start ahead are of no use to a job that sends its code along, nor is one that reads
         # logs which are not asked for.

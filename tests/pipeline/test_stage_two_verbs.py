@@ -52,6 +52,16 @@ def test_training_tells_what_it_did(runs: Path, capsys: pytest.CaptureFixture[st
     assert not (runs / "first/training").exists()
 
 
+def test_a_training_without_a_scan_neither_compiles_nor_tells_of_one(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To choose one takes half a minute on a machine where the kernels are not compiled yet."""
+    for module in ("diffvqa.pipeline._regressor_training", "diffvqa.stages._mamba"):
+        monkeypatch.setattr(f"{module}.choose_scan", lambda *_: pytest.fail("a scan was chosen"))
+    assert train(runs, "first", "--splits", "1", "--epochs", "1", "--set=train.tcab=false") == 0
+    assert "selective scan" not in capsys.readouterr().out
+
+
 def test_official_splits_are_kept_unless_random_ones_are_asked_for(runs: Path) -> None:
     (split,) = read_splits(runs / "second/model/splits.csv").splits
     assert [int(video_id[1:]) % 3 for video_id in split.test] == [0] * 7
