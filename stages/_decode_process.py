@@ -16,6 +16,7 @@ from diffvqa.stages import _decode_worker as decode_worker
 from diffvqa.stages._decode_worker import receive, send, words_on
 from diffvqa.stages._decoding import DecodedVideo, FailedVideo, VideoSource, in_one_line
 from diffvqa.stages._failures import FailureReason
+from diffvqa.stages._sampling import Sampling
 
 if TYPE_CHECKING:
     from diffvqa.stages._decode_worker import Decode
@@ -38,7 +39,7 @@ class DecodeProcess:
     """
 
     def __init__(self, recipe: ExtractRecipe, decode: Decode, *, timeout: float, memory: int | None) -> None:
-        self._task = pickle.dumps((decode, recipe))
+        self._task = pickle.dumps((decode, Sampling.of(recipe)))
         self._timeout = timeout
         self._memory = memory
         self._process: subprocess.Popen[bytes] | None = None

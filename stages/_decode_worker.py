@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffvqa.stages._decoding import DecodedVideo, FailedVideo, VideoSource
-    from diffvqa.stages._extract_recipe import ExtractRecipe
+    from diffvqa.stages._sampling import Sampling
 
-    Decode = Callable[[VideoSource, ExtractRecipe], DecodedVideo]
+    Decode = Callable[[VideoSource, Sampling], DecodedVideo]
 
 _LENGTH = struct.Struct("=Q")
 _STANDARD_INPUT, _STANDARD_OUTPUT, _STANDARD_ERROR = 0, 1, 2
@@ -74,12 +74,12 @@ def main() -> None:
     _limit_memory(memory)
     videos: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive_until_the_end, args=(requests, videos), daemon=True).start()
-    decode, recipe = pickle.loads(task)  # noqa: S301  # likewise
+    decode, sampling = pickle.loads(task)  # noqa: S301  # likewise
     while True:
         source = pickle.loads(videos.get())  # noqa: S301  # likewise
         os.ftruncate(_STANDARD_ERROR, 0)
         os.lseek(_STANDARD_ERROR, 0, os.SEEK_SET)
-        send(answers, pickle.dumps(_decode_or_fail(source, recipe, decode), protocol=5))
+        send(answers, pickle.dumps(_decode_or_fail(source, sampling, decode), protocol=5))
         # PyAV's files and streams refer to one another, and hold native memory that the collector cannot see.
         gc.collect()
         if not gc.get_freeze_count():
@@ -104,12 +104,12 @@ def _limit_memory(memory: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
-def _decode_or_fail(source: VideoSource, recipe: ExtractRecipe, decode: Decode) -> DecodedVideo | FailedVideo:
+def _decode_or_fail(source: VideoSource, sampling: Sampling, decode: Decode) -> DecodedVideo | FailedVideo:
     from diffvqa.stages._decoding import FailedVideo, in_one_line
     from diffvqa.stages._failures import FailureReason, VideoUnusableError
 
     try:
-        return decode(source, recipe)
+        return decode(source, sampling)
     except VideoUnusableError as error:
         reason, message = error.reason, error.detail
     except MemoryError as error:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from diffvqa.cache._schema import SourceStamp
     from diffvqa.stages._decoders.reader import FrameReader
     from diffvqa.stages._decoders.video_index import VideoIndex
-    from diffvqa.stages._extract_recipe import ExtractRecipe
     from diffvqa.stages._frames import Slot
+    from diffvqa.stages._sampling import SamplingRecipe
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ _KEY_FRAMES_TRIED = 2
 _ROUNDING = 1e-9
 
 
-def decode_video(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
+def decode_video(source: VideoSource, recipe: SamplingRecipe) -> DecodedVideo:
     """Sample a video's frames and cut their views; no more than one full frame is held at a time.
 
     Raises:
@@ -128,16 +128,16 @@ def decode_video(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
     for open_reader in readers_for(recipe.decoder):
         try:
             with open_reader(source.path, index) as reader:
-                return _Sampling(source, recipe, index, slots).take(reader)
+                return _ViewsInTheMaking(source, recipe, index, slots).take(reader)
         except DecoderUnfitError as error:
             unfit = error.detail
     raise VideoUnusableError(FailureReason.UNREADABLE, unfit)
 
 
-class _Sampling:
+class _ViewsInTheMaking:
     """The views of a video in the making."""
 
-    def __init__(self, source: VideoSource, recipe: ExtractRecipe, index: VideoIndex, slots: Sequence[Slot]) -> None:
+    def __init__(self, source: VideoSource, recipe: SamplingRecipe, index: VideoIndex, slots: Sequence[Slot]) -> None:
         self._source = source
         self._recipe = recipe
         self._index = index

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from diffvqa.stages._decoding import DecodedVideo, VideoSource, decode_video
 
 if TYPE_CHECKING:
-    from diffvqa.stages._extract_recipe import ExtractRecipe
+    from diffvqa.stages._sampling import Sampling
 
 
-def decode_whole_frames(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
+def decode_whole_frames(source: VideoSource, sampling: Sampling) -> DecodedVideo:
     """Decode the recipe's sample of a file to whole frames, the one crop of each, shrunk to the size of a view.
 
     Run in a decode worker.
 
     Args:
         source: The file.
-        recipe: Which frames; ``view_size`` is the longest side that they may have, larger ones are shrunk to it.
+        sampling: Which frames; ``view_size`` is the longest side that they may have, larger ones are shrunk to it.
 
     Returns:
         The video with ``crop`` (F, 1, H, W, 3), and no resized views.
@@ -34,10 +34,10 @@ def decode_whole_frames(source: VideoSource, recipe: ExtractRecipe) -> DecodedVi
 
     index = index_video(source.path)
     longest = max(index.width, index.height)
-    decoded = decode_video(source, recipe.model_copy(update={"view_size": longest, "crops": 1}))
+    decoded = decode_video(source, replace(sampling, view_size=longest, crops=1))
     frames = decoded.crop[:, 0, : decoded.height, : decoded.width]
-    if longest > recipe.view_size:
-        height, width = (max(1, round(side * recipe.view_size / longest)) for side in frames.shape[1:3])
+    if longest > sampling.view_size:
+        height, width = (max(1, round(side * sampling.view_size / longest)) for side in frames.shape[1:3])
         shrink = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames]
         frames = np.stack([np.asarray(frame) for frame in shrink])
     return replace(decoded, resize=decoded.resize[:, :0, :0], crop=np.ascontiguousarray(frames[:, None]))

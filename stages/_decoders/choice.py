@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from diffvqa.stages._decoders.decord_reader import DecordReader
 from diffvqa.stages._decoders.pyav_reader import PyAVReader
 from diffvqa.stages._decoders.reader import DecoderUnfitError, FrameReader
 from diffvqa.stages._decoders.video_index import VideoIndex
-from diffvqa.stages._extract_recipe import DecoderChoice
+
+if TYPE_CHECKING:
+    from diffvqa.stages._extract_recipe import DecoderChoice
 
 OpenReader = Callable[[Path, VideoIndex], FrameReader]
 

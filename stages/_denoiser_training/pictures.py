@@ -15,6 +15,7 @@ from diffvqa.stages._decoding import DecodedVideo, FailedVideo, VideoSource, dec
 from diffvqa.stages._denoiser_training.recipe import FitRecipe
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._extract_recipe import ExtractRecipe
+from diffvqa.stages._sampling import Sampling
 from diffvqa.stages._seeding import derive_seed
 
 _MOST_HELD_OUT = 0.1
@@ -130,7 +131,7 @@ def held_out_of(names: Sequence[str], recipe: FitRecipe) -> frozenset[str]:
     return frozenset(sorted(names, key=lambda name: derive_seed("held-out", name))[:count])
 
 
-def decode_regions(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
+def decode_regions(source: VideoSource, sampling: Sampling) -> DecodedVideo:
     """Decode a file to its crops alone, once each, without the margin that a frame smaller than a crop gets.
 
     Run in a decode worker, so that no more than that comes out of it.
@@ -139,7 +140,7 @@ def decode_regions(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
         VideoUnusableError: The file cannot be used.
         MemoryError: There is not enough memory for it.
     """
-    decoded = decode_video(source, recipe)
+    decoded = decode_video(source, sampling)
     _, first_of_each = np.unique(decoded.crop_positions, axis=0, return_index=True)
     kept = np.sort(first_of_each)
     return replace(

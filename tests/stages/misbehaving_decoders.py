@@ -9,12 +9,12 @@ import time
 
 import numpy as np
 
-from diffvqa.stages._decoding import DecodedVideo, VideoSource
-from diffvqa.stages._extract_recipe import ExtractRecipe
+from diffvqa.stages._decoding import DecodedVideo, VideoSource, decode_video
 from diffvqa.stages._failures import FailureReason, VideoUnusableError
+from diffvqa.stages._sampling import Sampling
 
 
-def decode(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
+def decode(source: VideoSource, sampling: Sampling) -> DecodedVideo:
     """Do what the video's id says."""
     match source.video_id.split("-")[0]:
         case "hang":
@@ -44,7 +44,7 @@ def decode(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
             raise VideoUnusableError(FailureReason.UNREADABLE, "[01:02:03] /home/x/src/a.cc:12: Check failed")
         case _:
             pass
-    frames = np.full((1, recipe.view_size, recipe.view_size, 3), 7, np.uint8)
+    frames = np.full((1, sampling.view_size, sampling.view_size, 3), 7, np.uint8)
     return DecodedVideo(
         source=source,
         resize=frames,
@@ -56,3 +56,10 @@ def decode(source: VideoSource, recipe: ExtractRecipe) -> DecodedVideo:
         width=1,
         decoder="fake",
     )
+
+
+def decode_and_tell(source: VideoSource, sampling: Sampling) -> DecodedVideo:
+    """Decode as usual, then fail with the names of the packages that were imported for it."""
+    decode_video(source, sampling)
+    imported = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
+    raise VideoUnusableError(FailureReason.UNREADABLE, " ".join(sorted(imported)))

@@ -56,6 +56,17 @@ def test_every_way_to_fail_becomes_a_reason_and_the_order_stays(processes_left: 
     assert not processes_left()
 
 
+def test_a_worker_imports_what_decoding_takes_and_nothing_else(make_clip: MakeClip) -> None:
+    """Workers are killed and replaced: the recipe's own class would double what they need to begin."""
+    clip = make_clip("decoded.mp4", "-frames:v", "8")
+    with DecodePool(RECIPE, workers=1, timeout=60.0, decode=misbehaving_decoders.decode_and_tell) as pool:
+        (failed,) = pool.run([VideoSource("clip", clip)])
+    assert isinstance(failed, FailedVideo)
+    packages = set(failed.detail.split())
+    assert {"av", "numpy"} <= packages
+    assert not {"pydantic", "torch", "zarr", "scipy"} & packages
+
+
 def test_a_crash_is_tried_again_a_set_number_of_times() -> None:
     with DecodePool(RECIPE, workers=1, timeout=60.0, attempts=3, decode=misbehaving_decoders.decode) as pool:
         crashed, unreadable = pool.run(VideoSource(name, Path(name)) for name in ("segfault", "unreadable"))
