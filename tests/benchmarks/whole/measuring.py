@@ -88,6 +88,12 @@ def run_python(arguments: Sequence[str], *, watched: Path | None = None) -> Usag
     return run_program([sys.executable, *arguments], watched=watched)
 
 
+def start_without_transformers() -> None:
+    """Have the programs that this process starts from here on do without Transformers, as most users do."""
+    first = str(Path(__file__).parents[2] / "child_processes")
+    os.environ["PYTHONPATH"] = os.pathsep.join([first, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def run_diffvqa(arguments: Sequence[str], *, watched: Path | None = None, status: int = 0) -> Usage:
     """Run the ``diffvqa`` of this environment."""
     return run_program([str(Path(sys.executable).with_name("diffvqa")), *arguments], watched=watched, status=status)
