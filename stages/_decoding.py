@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from diffvqa.cache._schema import SourceStamp
     from diffvqa.stages._decoders.reader import FrameReader
     from diffvqa.stages._decoders.video_index import VideoIndex
+    from diffvqa.stages._extract_recipe import ExtractRecipe
     from diffvqa.stages._frames import Slot
-    from diffvqa.stages._sampling import SamplingRecipe
+    from diffvqa.stages._sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ _KEY_FRAMES_TRIED = 2
 _ROUNDING = 1e-9
 
 
-def decode_video(source: VideoSource, recipe: SamplingRecipe) -> DecodedVideo:
+def decode_video(source: VideoSource, recipe: ExtractRecipe | Sampling) -> DecodedVideo:
     """Sample a video's frames and cut their views; no more than one full frame is held at a time.
 
     Raises:
@@ -137,7 +138,9 @@ def decode_video(source: VideoSource, recipe: SamplingRecipe) -> DecodedVideo:
 class _ViewsInTheMaking:
     """The views of a video in the making."""
 
-    def __init__(self, source: VideoSource, recipe: SamplingRecipe, index: VideoIndex, slots: Sequence[Slot]) -> None:
+    def __init__(
+        self, source: VideoSource, recipe: ExtractRecipe | Sampling, index: VideoIndex, slots: Sequence[Slot]
+    ) -> None:
         self._source = source
         self._recipe = recipe
         self._index = index

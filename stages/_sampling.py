@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffvqa.stages._extract_recipe import DecoderChoice
-
-
-class SamplingRecipe(Protocol):
-    """The settings of :class:`~diffvqa.stages._extract_recipe.ExtractRecipe` that decoding looks at."""
-
-    @property
-    def frames(self) -> int: ...  # described in the recipe, as are all below
-    @property
-    def frames_per_second(self) -> float: ...
-    @property
-    def min_frames(self) -> int: ...
-    @property
-    def good_frames(self) -> float: ...
-    @property
-    def decoder(self) -> DecoderChoice: ...
-    @property
-    def view_size(self) -> int: ...
-    @property
-    def crops(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
+    from diffvqa.stages._extract_recipe import DecoderChoice, ExtractRecipe
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """These settings by themselves, as plain values: decode workers would import the recipe longer than all else."""
+    """Some settings of the recipe as plain values: decode workers would import its own class longer than all else."""
 
     frames: int
     frames_per_second: float
@@ -44,6 +23,6 @@ class Sampling:
     seed: int
 
     @classmethod
-    def of(cls, recipe: SamplingRecipe) -> Sampling:
+    def of(cls, recipe: ExtractRecipe) -> Sampling:
         """Return those of a recipe."""
         return cls(**{field.name: getattr(recipe, field.name) for field in fields(cls)})
