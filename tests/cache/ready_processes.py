@@ -25,7 +25,7 @@ from diffvqa.cache._streaming import FeatureStream
 from diffvqa.cache._verify import verify
 from diffvqa.cache._writer import CacheWriter
 
-FORMATS: dict[str, Callable[[FeatureExport, Path], Exported]] = {
+FORMATS: dict[str, Callable[[FeatureExport, Path | str], Exported]] = {
     "h5": export_h5,
     "npz": export_npz,
     "parquet": export_parquet,

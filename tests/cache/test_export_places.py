@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from cache_material import fill, usable
 from export_material import IDS, odd_cache, odd_export
-from ready_processes import export_again_and_again, processes
+from ready_processes import FORMATS, export_again_and_again, processes
 
 from diffvqa.cache._errors import CacheUnreachableError, OutputError
-from diffvqa.cache._export import Exported, FeatureExport
-from diffvqa.cache._export_h5 import export_h5
 from diffvqa.cache._export_npz import INDEX_FILE, export_npz
-from diffvqa.cache._export_parquet import export_parquet
 from diffvqa.cache._import_h5 import import_h5
 from diffvqa.cache._reader import FeatureCache
-
-Write = Callable[[FeatureExport, str], Exported]
-FORMATS: dict[str, Write] = {"h5": export_h5, "npz": export_npz, "parquet": export_parquet}
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Measure every claim of speed in one run, print the ratios, and write docs/benchmarks.md and docs/benchmarks.json.
 
-    python -m tests.benchmarks.whole                      everything, 20 to 25 minutes on two quiet cores
+    python -m tests.benchmarks.whole                      everything, 20 to 26 minutes on two quiet cores
     python -m tests.benchmarks.whole --quick --out DIR    the same in small: its figures say nothing
     python -m tests.benchmarks.whole --only start_up      some parts alone; nothing is written unless --out is given
 
