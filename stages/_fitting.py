@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffvqa.stages._accelerators import fresh_accelerator
 from diffvqa.stages._fit_state import EpochRecord, FitState, optimizer_tensors, prefixed, restore_optimizer
+from diffvqa.stages._kernel_ridge_fit import fit_kernel_ridge
 from diffvqa.stages._losses import quality_loss
 from diffvqa.stages._metrics import pearson_correlation, spearman_correlation
 from diffvqa.stages._prediction import predict_raw
@@ -55,6 +56,8 @@ class FittedRegressor:
         regressor: In evaluation mode.
         best_epoch: The epoch of highest validation SRCC + PLCC, the earliest of equals; the last where none is defined.
         curve: One record per epoch.
+        kernel_quality: What the kernel part says of the training videos with their content left out, by id, (F,)
+            float32; empty without such a part.
         seconds: Spent on training steps by this process.
         waited: Seconds of them in which the next batch was not ready.
     """
@@ -62,6 +65,7 @@ class FittedRegressor:
     regressor: Regressor
     best_epoch: int
     curve: tuple[EpochRecord, ...]
+    kernel_quality: Mapping[str, Tensor]
     seconds: float = 0.0
     waited: float = 0.0
 
@@ -116,6 +120,7 @@ def fit_regressor(
     with _MAKING, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(recipe.seed, "regressor", part.index))
         fit = _Fit(part, recipe, device, initial)
+    fit.fit_kernel_part()
     return fit.run(hooks or Hooks(), state)
 
 
@@ -144,11 +149,30 @@ class _Fit:
         self.dropout = torch.Generator(device).manual_seed(derive_seed(recipe.seed, "dropout", part.index))
         self.regressor.draw_dropout_from(self.dropout)
         self.scales = _score_scales(part.train)
+        self.kernel_quality: dict[str, Tensor] = {}
         self.best_epoch: int | None = None
         self.best_value = -math.inf
         self.best_weights: dict[str, Tensor] = {}
         self.curve: tuple[EpochRecord, ...] = ()
         self.seconds = self.waited = 0.0
+
+    def fit_kernel_part(self) -> None:
+        """Fit what is fitted in closed form; a training that goes on does it again, with the same result."""
+        kernel = self.regressor.kernel
+        if kernel is None:
+            return
+        samples = self.part.train
+        left_out = fit_kernel_ridge(
+            kernel.cpu(),
+            lambda number: self.part.videos.summary(samples[number].video_id).kinds(self.recipe),
+            [self._target(sample) for sample in samples],
+            [sample.group for sample in samples],
+            torch.Generator().manual_seed(derive_seed(self.recipe.seed, "landmarks", self.part.index)),
+        )
+        self.kernel_quality = dict(zip([sample.video_id for sample in samples], left_out.frames, strict=True))
+        kernel.to(self.device)
+        if self.averaged is not None:
+            self.averaged.regressor.kernel = kernel
 
     def run(self, hooks: Hooks, state: FitState | None) -> FittedRegressor:
         if state is not None:
@@ -157,16 +181,18 @@ class _Fit:
             record = self._validate(epoch, self._train_epoch(hooks))
             if record.value > self.best_value:
                 self.best_epoch, self.best_value = epoch, record.value
-                self.best_weights = prefixed("best", self._tested.state_dict())
+                self.best_weights = prefixed("best", _weights(self._tested))
             self.curve = (*self.curve, record)
             hooks.keep(self._state())
             hooks.on_epoch(record)
         if self.best_epoch is None:
-            self.best_epoch, self.best_weights = self.recipe.epochs - 1, prefixed("best", self._tested.state_dict())
+            self.best_epoch, self.best_weights = self.recipe.epochs - 1, prefixed("best", _weights(self._tested))
         regressor = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        regressor.load_state_dict({name.removeprefix("best."): each for name, each in self.best_weights.items()})
+        _set_weights(regressor, {name.removeprefix("best."): each for name, each in self.best_weights.items()})
         regressor.draw_dropout_from(None)
-        return FittedRegressor(regressor.eval(), self.best_epoch, self.curve, self.seconds, self.waited)
+        return FittedRegressor(
+            regressor.eval(), self.best_epoch, self.curve, self.kernel_quality, self.seconds, self.waited
+        )
 
     @property
     def _tested(self) -> Regressor:
@@ -211,11 +237,14 @@ class _Fit:
         samples, draws = chosen
         videos = [self.part.videos[sample.video_id] for sample in samples]
         crops = [[draw % video.crops] for video, draw in zip(videos, draws, strict=True)]
-        target = [
-            (sample.score - self.scales[sample.dataset].mean) / self.scales[sample.dataset].std for sample in samples
-        ]
-        datasets = tuple(sample.dataset for sample in samples)
-        return _Batch(collate(videos, crops, self.device), torch.tensor(target, device=self.device), datasets)
+        told = [self.kernel_quality[sample.video_id] for sample in samples] if self.kernel_quality else None
+        inputs = collate(videos, crops, self.device, told)
+        target = torch.tensor([self._target(sample) for sample in samples], device=self.device)
+        return _Batch(inputs, target, tuple(sample.dataset for sample in samples))
+
+    def _target(self, sample: VideoSample) -> float:
+        scale = self.scales[sample.dataset]
+        return (sample.score - scale.mean) / scale.std
 
     def _validate(self, epoch: int, train_loss: float) -> EpochRecord:
         samples = self.part.validation
@@ -232,9 +261,9 @@ class _Fit:
 
     def _state(self) -> FitState:
         tensors = {
-            **prefixed("model", self.regressor.state_dict()),
+            **prefixed("model", _weights(self.regressor)),
             **prefixed("optimizer", optimizer_tensors(self.optimizer.optimizer)),
-            **({} if self.averaged is None else prefixed("averaged", self.averaged.regressor.state_dict())),
+            **({} if self.averaged is None else prefixed("averaged", _weights(self.averaged.regressor))),
             **self.best_weights,
             "random.batches": self.generator.get_state(),
             "random.dropout": self.dropout.get_state(),
@@ -248,10 +277,10 @@ class _Fit:
         return FitState(tensors, numbers, self.best_epoch, self.curve)
 
     def _restore(self, state: FitState) -> None:
-        self.regressor.load_state_dict(state.part("model"))
+        _set_weights(self.regressor, state.part("model"))
         restore_optimizer(self.optimizer.optimizer, state.part("optimizer"))
         if self.averaged is not None:
-            self.averaged.regressor.load_state_dict(state.part("averaged"))
+            _set_weights(self.averaged.regressor, state.part("averaged"))
             self.averaged.steps = state.numbers["averaged"]
         self.schedule.load_state_dict(state.numbers["schedule"])
         for group, rate in zip(self.optimizer.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
@@ -326,6 +355,17 @@ def _build_regressor(part: TrainingPart, recipe: TrainRecipe, initial: Mapping[s
     else:
         regressor.load_state_dict(dict(initial))
     return regressor
+
+
+def _weights(regressor: Regressor) -> dict[str, Tensor]:
+    """Return what is learned by gradients; the rest of the state dict is a function of the training part."""
+    return dict(regressor.named_parameters())
+
+
+@torch.no_grad()
+def _set_weights(regressor: Regressor, weights: Mapping[str, Tensor]) -> None:
+    for name, parameter in regressor.named_parameters():
+        parameter.copy_(weights[name])
 
 
 def _batch_sizes(videos: int, size: int) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffvqa.stages._calibration import Calibration
 from diffvqa.stages._errors import RegressorFolderError
@@ -76,7 +77,12 @@ def predict(regressors: Sequence[CalibratedRegressor], features_of_one_video: Ma
 
 
 def predict_raw(
-    regressor: Regressor, videos: Mapping[str, LoadedVideo], video_ids: Sequence[str], *, crops: int | None = None
+    regressor: Regressor,
+    videos: Mapping[str, LoadedVideo],
+    video_ids: Sequence[str],
+    *,
+    crops: int | None = None,
+    kernel_quality: Mapping[str, Tensor] | None = None,
 ) -> dict[str, float]:
     """Return the raw score of each video, the mean over its crops, in the order of the ids.
 
@@ -85,6 +91,7 @@ def predict_raw(
         videos: Those of ``video_ids`` at least, with the shapes that the regressor was made for.
         video_ids: Whose scores to return.
         crops: How many of its crops are looked at, the first ones; all when None.
+        kernel_quality: By id (F,) float32, what the kernel part is to say of videos that it was fitted to.
     """
 
     def prepare(ids: Sequence[str]) -> list[tuple[list[str], VideoBatch]]:
@@ -92,7 +99,8 @@ def predict_raw(
         batches = []
         for taken, same in itertools.groupby(loaded, key=lambda each: min(each[1].crops, crops or each[1].crops)):
             names, parts = zip(*same, strict=True)
-            batches.append((list(names), collate(parts, [range(taken)] * len(parts), regressor.device)))
+            known = [kernel_quality[name] for name in names] if kernel_quality else None
+            batches.append((list(names), collate(parts, [range(taken)] * len(parts), regressor.device, known)))
         return batches
 
     scores: dict[str, float] = {}

@@ -2,7 +2,7 @@
 
 Each branch (S: the resized view, D: the native-resolution crops) runs DFF -> TDM -> FFF on the diffusion features and
 TCAB on the frames themselves; the head reads both branches frame by frame. Beside them, which is not in the paper, it
-reads the texture of the latent.
+reads the texture of the latent, and to its quality is added what kernel ridge regression makes of averages.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from diffvqa.stages._dff import DiffusionFeatureFusion
 from diffvqa.stages._dropout import Dropout
 from diffvqa.stages._fff import FrameFeatureFusion
+from diffvqa.stages._frame_summary import FrameSummary
+from diffvqa.stages._kernel_ridge import KernelRidge
 from diffvqa.stages._quality_head import QualityHead
 from diffvqa.stages._tcab import TemporalCoherenceAugmentation
 from diffvqa.stages._tdm import TemporalDifference
@@ -103,6 +105,9 @@ class Regressor(nn.Module):
         branches = (self.resize_branch, self.crop_branch)
         width = sum(branch.width for branch in branches if branch is not None)
         self.head = QualityHead(width, recipe.head_width, recipe.dropout, weighted=recipe.frame_weights)
+        self.recipe = recipe
+        has_texture = recipe.texture and resize_shape.texture is not None
+        self.kernel = KernelRidge(kinds=2 if has_texture else 1) if recipe.kernel else None
 
     @property
     def device(self) -> torch.device:
@@ -131,4 +136,8 @@ class Regressor(nn.Module):
             every_crop = batch.crop.map(lambda part: part.flatten(0, 1))
             parts.append(self.crop_branch(every_crop, mask.repeat_interleave(crops, dim=0)).unflatten(0, (-1, crops)))
         quality, weight = self.head(torch.cat(parts, dim=-1), mask.unsqueeze(1).expand(-1, crops, -1))
+        if self.kernel is not None:
+            known = batch.kernel_quality
+            told = self.kernel(FrameSummary.of(batch.resize, batch.crop).kinds(self.recipe)) if known is None else known
+            quality = quality + told.masked_fill(~mask, 0.0).unsqueeze(1)
         return Prediction((quality * weight).sum(-1).mean(1), quality.mean(1), weight.mean(1))

@@ -36,8 +36,9 @@ PREDICTIONS_FILE = "predictions.csv"
 CURVES_FILE = "curves.csv"
 CURVES_FOLDER = "tensorboard"
 SPLITS_FILE = "splits.csv"
-_FORMAT = 2
-_FIRST_WITH_TEXTURE = 2
+_FORMAT = 3
+# The setting that came with each format; in what was written before, it is off.
+_SINCE = {"texture": 2, "kernel": 3}
 _SOFTWARE = ("diffvqa", "torch", "accelerate", "numba", "numpy", "scipy")
 _TRAIN_AGAIN = "Run 'diffvqa train' again."
 
@@ -119,7 +120,7 @@ def load_regressors(folder: Path) -> LoadedRegressors:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["format"] > _FORMAT:
             raise RegressorFolderError(f"{path} was written by a newer version of diffvqa.", "Upgrade diffvqa.")
-        unknown_then = {} if stored["format"] >= _FIRST_WITH_TEXTURE else {"texture": False}
+        unknown_then = {name: False for name, first in _SINCE.items() if stored["format"] < first}
         recipe = TrainRecipe.model_validate(stored["train"] | unknown_then)
         shapes = [_shape_from(stored["shapes"][view]) for view in ("resize", "crop")]
         regressors = []

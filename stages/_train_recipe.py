@@ -57,6 +57,9 @@ class TrainRecipe(BaseModel):
     fff: bool = Field(True, description="Convolve and flatten each frame's maps; off: their mean.")
     tcab: bool = Field(True, description="Read the frames themselves with Mamba.")
     texture: bool = Field(True, description="Read the covariance of the latent's patches, which the paper does not.")
+    kernel: bool = Field(
+        True, description="Add kernel ridge regression on averages of the features, which the paper does not have."
+    )
     frame_weights: bool = Field(True, description="Weigh the frames; off: all the same.")
     branches: Literal["both", "resize", "crop"] = Field("both", description="Which views are looked at.")
 
@@ -70,7 +73,7 @@ class TrainRecipe(BaseModel):
 def ablations(recipe: TrainRecipe) -> dict[str, TrainRecipe]:
     """Return the recipe and its ablations by name: each block that it uses switched off, one at a time."""
     variants = {"full": recipe}
-    for block in ("dff", "tdm", "fff", "tcab", "texture", "frame_weights"):
+    for block in ("dff", "tdm", "fff", "tcab", "texture", "kernel", "frame_weights"):
         if getattr(recipe, block):
             variants[f"without {block.replace('_', ' ')}"] = recipe.model_copy(update={block: False})
     if recipe.branches == "both":

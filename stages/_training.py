@@ -225,7 +225,13 @@ def _tested(
     fitted: FittedRegressor, part: TrainingPart, videos: VideoStore, tested: Sequence[VideoSample], split: Split
 ) -> TrainedSplit:
     learned = (*part.train, *part.validation)
-    raw = predict_raw(fitted.regressor, part.videos, [sample.video_id for sample in part.train], crops=_LEARNED_CROPS)
+    raw = predict_raw(
+        fitted.regressor,
+        part.videos,
+        [sample.video_id for sample in part.train],
+        crops=_LEARNED_CROPS,
+        kernel_quality=fitted.kernel_quality,
+    )
     raw |= predict_raw(fitted.regressor, part.videos, [sample.video_id for sample in part.validation])
     calibrations = {
         dataset: Calibration.fitted([raw[each.video_id] for each in those], [each.score for each in those])

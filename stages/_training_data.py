@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from diffvqa.stages._blocks import block_side, cut_into_blocks
 from diffvqa.stages._errors import TrainingDataError
@@ -141,11 +142,14 @@ class VideoBatch:
         resize: Of the resized view, leading axes (B, F).
         crop: Of the K crops, leading axes (B, K, F).
         frame_mask: (B, F) bool, False for padding, which stands at the end; every video has a frame.
+        kernel_quality: (B, F) float32, what the kernel part is to say of the frames: in training, where its own word
+            would be of videos it was fitted to; None where it is asked.
     """
 
     resize: BranchInput
     crop: BranchInput
     frame_mask: Tensor
+    kernel_quality: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -273,13 +277,19 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.require(array, requirements=("C", "W")))
 
 
-def collate(videos: Sequence[LoadedVideo], crops: Sequence[Sequence[int]], device: torch.device) -> VideoBatch:
+def collate(
+    videos: Sequence[LoadedVideo],
+    crops: Sequence[Sequence[int]],
+    device: torch.device,
+    kernel_quality: Sequence[Tensor] | None = None,
+) -> VideoBatch:
     """Put videos together, padded with zeros to the longest.
 
     Args:
         videos: B of them, with one shape of features.
         crops: For each video the numbers of the crops to take, equally many for all.
         device: Where the batch is to lie.
+        kernel_quality: For each video (F,) float32, where it is known.
 
     Returns:
         The batch, in the precision that the features are stored in.
@@ -292,6 +302,7 @@ def collate(videos: Sequence[LoadedVideo], crops: Sequence[Sequence[int]], devic
         resize=_stacked(whole, longest).map(lambda part: _move(part.squeeze(1), device)),
         crop=_stacked(chosen, longest).map(lambda part: _move(part, device)),
         frame_mask=_move(mask, device),
+        kernel_quality=None if kernel_quality is None else _move(pad_sequence(list(kernel_quality), True), device),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from torch import Tensor
 
 from diffvqa.stages._errors import TrainingDataError
+from diffvqa.stages._frame_summary import FrameSummary
 from diffvqa.stages._training_data import BranchMoments, FeatureSource, LoadedVideo, load_video
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ class VideoStore(Mapping[str, LoadedVideo]):
         features: Where from.
         video_ids: Which; others are not to be had from this store.
         memory_limit: Bytes of features that may be kept in memory. What fits is read once; where the whole does not
-            fit, at most the textures of latents are kept, and every use of a video reads it again.
+            fit, at most the textures of latents and the summaries are kept, and every use of a video reads it again.
 
     Raises:
         TrainingDataError: A video's features are incomplete, not finite, or of another shape than the first one's.
@@ -33,14 +34,17 @@ class VideoStore(Mapping[str, LoadedVideo]):
         self._ids = dict.fromkeys(video_ids)
         self._moments: dict[str, dict[str, BranchMoments]] = {}
         self._textures: dict[str, dict[str, Tensor]] = {}
-        self._textures_fit = False
+        self._summaries: dict[str, FrameSummary] = {}
+        self._derived_fit = False
         self._first: LoadedVideo | None = None
         self._kept: dict[str, LoadedVideo] = {}
         if not self._ids:
             return
         first, *others = self._ids
         video = self._read(first)
-        self._textures_fit = sum(each.nbytes for each in video.textures().values()) * len(self._ids) <= memory_limit
+        summary = FrameSummary.of(video.resize, video.crop)
+        derived = summary.nbytes + sum(each.nbytes for each in video.textures().values())
+        self._derived_fit = derived * len(self._ids) <= memory_limit
         expected = video.size * len(self._ids)
         if expected <= memory_limit:
             self._kept = {first: video} | {video_id: self._read(video_id) for video_id in others}
@@ -77,8 +81,8 @@ class VideoStore(Mapping[str, LoadedVideo]):
                 raise KeyError(video_id)
         part = VideoStore(self._features, (), memory_limit=0)
         part._ids = dict.fromkeys(video_ids)
-        part._moments, part._textures, part._first = self._moments, self._textures, self._first
-        part._textures_fit = self._textures_fit
+        part._moments, part._textures, part._summaries = self._moments, self._textures, self._summaries
+        part._first, part._derived_fit = self._first, self._derived_fit
         part._kept = {video_id: self._kept[video_id] for video_id in video_ids if video_id in self._kept}
         return part
 
@@ -90,9 +94,19 @@ class VideoStore(Mapping[str, LoadedVideo]):
         every = [self._moments[video_id] for video_id in self._ids]
         return {view: BranchMoments.combined([each[view] for each in every]) for view in ("resize", "crop")}
 
+    def summary(self, video_id: str) -> FrameSummary:
+        """Return the averages of a video's frames; made once where they fit into memory."""
+        summary = self._summaries.get(video_id)
+        if summary is None:
+            video = self[video_id]
+            summary = FrameSummary.of(video.resize, video.crop)
+            if self._derived_fit:
+                self._summaries[video_id] = summary
+        return summary
+
     def _read(self, video_id: str) -> LoadedVideo:
         video = load_video(self._features[video_id], video_id, self._textures.get(video_id))
-        if self._textures_fit:
+        if self._derived_fit:
             self._textures[video_id] = video.textures()
         first = self._first = self._first or video
         for name in _SAME_FOR_ALL:

@@ -164,6 +164,7 @@ def test_an_ablation_is_one_command_and_keeps_the_model(runs: Path, capsys: pyte
         "without fff",
         "without tcab",
         "without texture",
+        "without kernel",
         "without frame weights",
     ]
     variants += ["resized view alone", "crops alone"]

@@ -74,14 +74,18 @@ def test_features_without_a_latent_train_are_stored_and_predict(tmp_path: Path) 
         predict(loaded.calibrated(), make_features(77, 0.5))
 
 
-def test_a_model_from_before_textures_were_read_predicts_the_same(tmp_path: Path) -> None:
-    without = RECIPE.model_copy(update={"texture": False})
+@pytest.mark.parametrize(("written_in", "unknown_then"), [(1, ("texture", "kernel")), (2, ("kernel",))])
+def test_a_model_of_an_earlier_format_predicts_the_same(
+    tmp_path: Path, written_in: int, unknown_then: tuple[str, ...]
+) -> None:
+    without = RECIPE.model_copy(update=dict.fromkeys(unknown_then, False))
     data = make_material(8, frames=2)
     trained = train_all(data.features, data.samples, data.splits(without), without)
     save_regressors(tmp_path / "model", trained, train_recipe=without, extract=EXTRACT, labels=LABELS)
     stored = json.loads((tmp_path / "model/model.json").read_text())
-    del stored["train"]["texture"]
-    (tmp_path / "model/model.json").write_text(json.dumps(stored | {"format": 1}))
+    for setting in unknown_then:
+        del stored["train"][setting]
+    (tmp_path / "model/model.json").write_text(json.dumps(stored | {"format": written_in}))
     features = make_features(77, 0.5)
     expected = predict([split.calibrated() for split in trained.splits], features)
     assert predict(load_regressors(tmp_path / "model").calibrated(), features).score == expected.score
