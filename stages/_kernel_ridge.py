@@ -1,6 +1,6 @@
-"""The kernel part of the regressor: ridge regression on averages of each frame's features, in closed form.
+"""The kernel part of the regressor: ridge regression on statistics of each frame's features, in closed form.
 
-A network needs thousands of videos before it does better than a kernel machine on averages of its inputs. So that is
+A network needs thousands of videos before it does better than a kernel machine on statistics of its inputs. So that is
 left to one (Saunders et al., 1998, "Ridge regression learning algorithm in dual variables"), with training videos as
 landmarks (Nystroem's method: Williams & Seeger, 2001), and the network learns what it leaves over. A video is the mean
 of its frames in feature space, so that each frame has a quality of its own (Szabo et al., 2016, "Learning theory for
@@ -23,7 +23,10 @@ _SMALLEST_VARIANCE = 1e-9
 
 
 class _Kernel(nn.Module):
-    """k(x, z) = exp(-b |P x - P z|^2 / D), z the landmarks: P standardises and keeps the principal components."""
+    """k(x, z) = exp(-b |P x - P z|^2), z the landmarks.
+
+    P standardises, keeps the principal components and divides by the square root of how many numbers vary at all.
+    """
 
     mean: Tensor
     directions: Tensor
@@ -38,14 +41,15 @@ class _Kernel(nn.Module):
     def set(self, landmarks: Tensor) -> None:
         """Take over landmarks (M, D) and their principal components."""
         std = landmarks.std(0, correction=0)
-        std = torch.where(std < _SMALLEST_STD, torch.ones_like(std), std)
+        varies = std >= _SMALLEST_STD
+        std = torch.where(varies, std, torch.ones_like(std))
         self.mean = landmarks.mean(0)
         standardised = ((landmarks - self.mean) / std).double()
         # By way of the M x M products: a summary often has more numbers than there are videos.
         variances, left = torch.linalg.eigh(standardised @ standardised.T)
         kept = variances[-_MOST_DIRECTIONS:].clamp_min(_SMALLEST_VARIANCE)
         directions = standardised.T @ (left[:, -_MOST_DIRECTIONS:] / kept.sqrt())
-        self.directions = (directions / std[:, None]).float()
+        self.directions = (directions / std[:, None] / varies.sum().clamp_min(1).sqrt()).float()
         self.landmarks = self.project(landmarks)
 
     def project(self, summaries: Tensor) -> Tensor:
@@ -54,8 +58,9 @@ class _Kernel(nn.Module):
 
     def forward(self, projected: Tensor) -> Tensor:
         """Return k(x, z), (..., M), of P x."""
-        distances = torch.cdist(projected, self.landmarks.to(projected.dtype)).square()
-        return torch.exp(distances * (-_BANDWIDTH / len(self.mean)))
+        landmarks = self.landmarks.to(projected.dtype)
+        distances = torch.cdist(projected, landmarks, compute_mode="use_mm_for_euclid_dist").square()
+        return torch.exp(-_BANDWIDTH * distances)
 
 
 class KernelRidge(nn.Module):

@@ -14,6 +14,7 @@ _MOST_LANDMARKS = 2048
 # The largest first: of equals it is chosen, and says next to nothing.
 _PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(6, -7, -1))
 _JITTER = 1e-6
+_FRAMES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,19 @@ def fit_kernel_ridge(
         chosen = torch.randperm(len(targets), generator=generator)[:_MOST_LANDMARKS].sort().values
         means = [[of_kind.mean(0) for of_kind in summaries_of(number)] for number in chosen.tolist()]
         ridge.set_landmarks([torch.stack(of_kind) for of_kind in zip(*means, strict=True)])
-    projected = [ridge.project(summaries_of(number)) for number in numbers]
-    former = _of_videos(ridge, projected)
+    every = [ridge.project(summaries_of(number)) for number in numbers]
+    lengths = [len(video[0]) for video in every]
+    projected = [torch.cat(of_kind) for of_kind in zip(*every, strict=True)]
+    former = _of_frames(ridge, projected)
     if len(set(groups)) < 2:
-        return LeftOut(tuple(ridge.of_projected(video) for video in projected), _PENALTIES[0])
+        return LeftOut(torch.split(former, lengths), _PENALTIES[0])
 
     # Phi: similarities in the coordinates in which the landmarks' kernel is the identity.
     kernel = ridge.landmark_similarities()
     root = torch.linalg.cholesky(kernel + _JITTER * torch.eye(len(kernel), dtype=kernel.dtype))
-    similarities = torch.stack(
-        [ridge.similarities([of_kind.double() for of_kind in video]).mean(0) for video in projected]
-    )
+    similarities = _similarities_of_videos(ridge, projected, lengths)
     features = torch.linalg.solve_triangular(root, similarities.T, upper=False).T
-    scores = torch.tensor(targets, dtype=torch.float64) - former
+    scores = torch.tensor(targets, dtype=torch.float64) - _means(former, lengths)
     regression = _Ridge(features, scores, groups)
     left_out = {penalty: regression.left_out(penalty) for penalty in _PENALTIES}
     penalty = min(_PENALTIES, key=lambda each: float((left_out[each] - scores).square().mean()))
@@ -76,14 +77,31 @@ def fit_kernel_ridge(
     ridge.intercept = ridge.intercept + (scores.mean() - features.mean(0) @ weights).float()
     # The mean of the others is the lower, the higher a video's score: a network would read the score off it.
     said = left_out[penalty] - regression.means_without_group() + scores.mean()
-    moves = former + said - _of_videos(ridge, projected)
-    frames = (ridge.of_projected(video) + move for video, move in zip(projected, moves.float(), strict=True))
-    return LeftOut(tuple(frames), penalty)
+    frames = _of_frames(ridge, projected)
+    moves = _means(former, lengths) + said - _means(frames, lengths)
+    moved = frames + moves.float().repeat_interleave(torch.tensor(lengths))
+    return LeftOut(torch.split(moved, lengths), penalty)
 
 
-def _of_videos(ridge: KernelRidge, projected: Sequence[Sequence[Tensor]]) -> Tensor:
+def _of_frames(ridge: KernelRidge, projected: Sequence[Tensor]) -> Tensor:
+    """Return what the regression says of each frame, (frames of all videos,) float32."""
+    pieces = (torch.split(of_kind, _FRAMES_AT_ONCE) for of_kind in projected)
+    return torch.cat([ridge.of_projected(piece) for piece in zip(*pieces, strict=True)])
+
+
+def _similarities_of_videos(ridge: KernelRidge, projected: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    """Return the mean over the frames of each video of their similarities, (N, M) float64."""
+    sums = torch.zeros(len(lengths), len(ridge.weights), dtype=torch.float64)
+    owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    pieces = (torch.split(of_kind, _FRAMES_AT_ONCE) for of_kind in (*projected, owners))
+    for *piece, videos in zip(*pieces, strict=True):
+        sums.index_add_(0, videos, ridge.similarities([of_kind.double() for of_kind in piece]))
+    return sums / torch.tensor(lengths)[:, None]
+
+
+def _means(of_frames: Tensor, lengths: Sequence[int]) -> Tensor:
     """Return the mean over the frames of each video, (N,) float64."""
-    return torch.stack([ridge.of_projected(video).double().mean() for video in projected])
+    return torch.stack([video.double().mean() for video in torch.split(of_frames, list(lengths))])
 
 
 class _Ridge:
@@ -104,7 +122,11 @@ class _Ridge:
         members: dict[str, list[int]] = {}
         for number, group in enumerate(groups):
             members.setdefault(group, []).append(number)
-        self._groups = [torch.tensor(numbers) for numbers in members.values()]
+        of_size: dict[int, list[list[int]]] = {}
+        for numbers in members.values():
+            of_size.setdefault(len(numbers), []).append(numbers)
+        # The rows of each group, (groups, size) for each size: those of one size are computed together.
+        self._groups = [torch.tensor(those) for those in of_size.values()]
 
     def weights(self, penalty: float) -> Tensor:
         """Return the weights of the features, (M,)."""
@@ -121,8 +143,8 @@ class _Ridge:
         scaled = self._rotated / (self._variances.clamp_min(0) + penalty).sqrt()
         predicted = torch.empty_like(off)
         for rows in self._groups:
-            influence = scaled[rows] @ scaled[rows].T + 1 / len(off)
-            off_then = torch.linalg.solve(torch.eye(len(rows), dtype=off.dtype) - influence, off[rows])
+            influence = scaled[rows] @ scaled[rows].mT + 1 / len(off)
+            off_then = torch.linalg.solve(torch.eye(rows.shape[1], dtype=off.dtype) - influence, off[rows])
             predicted[rows] = self._scores[rows] - off_then
         return predicted
 
@@ -130,7 +152,8 @@ class _Ridge:
         """Return for each row the mean score of the rows of other groups, (N,)."""
         means = torch.empty_like(self._scores)
         for rows in self._groups:
-            means[rows] = (self._scores.sum() - self._scores[rows].sum()) / (len(means) - len(rows))
+            of_group = self._scores[rows].sum(1, keepdim=True)
+            means[rows] = (self._scores.sum() - of_group) / (len(means) - rows.shape[1])
         return means
 
     def _rotated_weights(self, penalty: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 Each branch (S: the resized view, D: the native-resolution crops) runs DFF -> TDM -> FFF on the diffusion features and
 TCAB on the frames themselves; the head reads both branches frame by frame. Beside them, which is not in the paper, it
-reads the texture of the latent, and to its quality is added what kernel ridge regression makes of averages.
+reads the texture of the latent, and to its quality is added what kernel ridge regression makes of statistics.
 """
 
 from __future__ import annotations
@@ -137,7 +137,12 @@ class Regressor(nn.Module):
             parts.append(self.crop_branch(every_crop, mask.repeat_interleave(crops, dim=0)).unflatten(0, (-1, crops)))
         quality, weight = self.head(torch.cat(parts, dim=-1), mask.unsqueeze(1).expand(-1, crops, -1))
         if self.kernel is not None:
-            known = batch.kernel_quality
-            told = self.kernel(FrameSummary.of(batch.resize, batch.crop).kinds(self.recipe)) if known is None else known
+            told = self._ask_kernel(self.kernel, batch) if batch.kernel_quality is None else batch.kernel_quality
             quality = quality + told.masked_fill(~mask, 0.0).unsqueeze(1)
         return Prediction((quality * weight).sum(-1).mean(1), quality.mean(1), weight.mean(1))
+
+    def _ask_kernel(self, kernel: KernelRidge, batch: VideoBatch) -> Tensor:
+        """Return (B, F) float32, in full precision whatever the network computes in."""
+        with torch.autocast(batch.frame_mask.device.type, enabled=False):
+            told: Tensor = kernel(FrameSummary.of(batch.resize, batch.crop).kinds(self.recipe))
+        return told

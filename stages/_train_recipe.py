@@ -24,7 +24,7 @@ class TrainRecipe(BaseModel):
     validation_crops: int = Field(
         3, description="Crops of each video that the epoch is chosen on; testing and scoring take all.", ge=1
     )
-    epochs: int = Field(10, description="Passes over the training part.", ge=1)
+    epochs: int = Field(5, description="Passes over the training part.", ge=1)
     batch_size: int = Field(8, description="Videos per step; the losses compare them with one another.", ge=2)
     learning_rate: float = Field(2e-3, description="Peak rate of AdamW; rises, then falls as a cosine.", gt=0)
     warm_up: float = Field(0.1, description="Share of the steps over which the rate rises to its peak.", ge=0, lt=1)
@@ -50,7 +50,7 @@ class TrainRecipe(BaseModel):
     tcab_depth: int = Field(1, description="Number of bidirectional Mamba blocks.", ge=1)
     tcab_state: int = Field(4, description="States per channel of the selective scan.", ge=1)
     head_width: int = Field(64, description="Hidden width of the two MLPs of the quality head.", ge=1)
-    dropout: float = Field(0.2, description="Share of the head's features dropped in training.", ge=0, lt=1)
+    dropout: float = Field(0.5, description="Share of the head's features dropped in training.", ge=0, lt=1)
 
     dff: bool = Field(True, description="Fuse the diffusion features with attention; off: a linear map.")
     tdm: bool = Field(True, description="Put each frame's difference from the one before beside it.")
@@ -58,7 +58,7 @@ class TrainRecipe(BaseModel):
     tcab: bool = Field(True, description="Read the frames themselves with Mamba.")
     texture: bool = Field(True, description="Read the covariance of the latent's patches, which the paper does not.")
     kernel: bool = Field(
-        True, description="Add kernel ridge regression on averages of the features, which the paper does not have."
+        True, description="Add kernel ridge regression on statistics of the features, which the paper does not have."
     )
     frame_weights: bool = Field(True, description="Weigh the frames; off: all the same.")
     branches: Literal["both", "resize", "crop"] = Field("both", description="Which views are looked at.")

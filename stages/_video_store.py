@@ -95,7 +95,7 @@ class VideoStore(Mapping[str, LoadedVideo]):
         return {view: BranchMoments.combined([each[view] for each in every]) for view in ("resize", "crop")}
 
     def summary(self, video_id: str) -> FrameSummary:
-        """Return the averages of a video's frames; made once where they fit into memory."""
+        """Return the statistics of a video's frames; made once where they fit into memory."""
         summary = self._summaries.get(video_id)
         if summary is None:
             video = self[video_id]

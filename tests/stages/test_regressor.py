@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 from diffvqa.stages._dff import DiffusionFeatureFusion
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._fff import FrameFeatureFusion
+from diffvqa.stages._frame_summary import FrameSummary
+from diffvqa.stages._kernel_ridge import KernelRidge
 from diffvqa.stages._quality_head import QualityHead
 from diffvqa.stages._regressor import Prediction, Regressor
 from diffvqa.stages._tcab import TemporalCoherenceAugmentation
@@ -282,3 +285,40 @@ def test_without_a_latent_dff_lies_on_the_grid_of_the_maps() -> None:
     for grid, expected in ((4, 4), (8, 8), (16, 8), (7, 7)):
         module = DiffusionFeatureFusion(BranchShape(None, (6, grid, grid), 16), width=5)
         assert module(None, torch.randn(2, grid * grid, 6)).shape == (2, 5, expected, expected)
+
+
+def test_a_summary_holds_what_numpy_says_of_the_places_and_crops() -> None:
+    batch = random_batch(2, 3, 4)
+    summary = FrameSummary.of(batch.resize, batch.crop)
+    for view, found in (("resize", batch.resize), ("crop", batch.crop)):
+        maps = found.multiscale.float().numpy()
+        expected = np.concatenate([maps.mean(-2), maps.std(-2)], axis=-1)
+        assert found.texture is not None
+        texture = found.texture.float().numpy()
+        if view == "crop":
+            expected, texture = expected.mean(1), texture.mean(1)
+        assert np.allclose(summary.maps[view], expected, atol=2e-3)
+        assert np.allclose(summary.textures[view], texture, atol=1e-2, rtol=1e-3)
+    of_maps, of_texture = summary.kinds(RECIPE)
+    assert (of_maps.shape, of_texture.shape) == ((2, 3, 4 * 5), (2, 3, 2 * summary.textures["crop"].shape[-1]))
+    (of_crops,) = summary.kinds(RECIPE.model_copy(update={"branches": "crop", "texture": False}))
+    assert torch.equal(of_crops, summary.maps["crop"].float())
+
+
+def test_what_the_kernel_part_says_of_a_frame_is_added_to_its_quality() -> None:
+    batch = random_batch(4, 3, 2)
+    batch = replace(batch, frame_mask=torch.arange(3) < torch.tensor([[3], [3], [3], [2]]))
+    regressor = make_regressor()
+    alone = run(regressor, batch)  # the kernel part is not fitted yet
+    kernel = regressor.kernel
+    assert isinstance(kernel, KernelRidge)
+    kinds = FrameSummary.of(batch.resize, batch.crop).kinds(RECIPE)
+    kernel.set_landmarks([kind[:, 0] for kind in kinds])
+    kernel.weights = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    told = kernel(kinds).masked_fill(~batch.frame_mask, 0.0)
+    both = run(regressor, batch)
+    assert told.std() > 0.1
+    assert torch.allclose(both.frame_quality, alone.frame_quality + told, atol=1e-5)
+    assert torch.allclose(both.score, alone.score + (told * alone.frame_weight).sum(-1), atol=1e-5)
+    instead = run(regressor, replace(batch, kernel_quality=told + 1))
+    assert torch.allclose(instead.score, both.score + 1, atol=1e-5)

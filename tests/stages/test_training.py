@@ -155,8 +155,10 @@ def test_a_video_that_is_read_again_keeps_its_texture() -> None:
     assert before.resize.multiscale is not again.resize.multiscale  # read, as nothing fits
     assert before.resize.texture is again.resize.texture
     assert before.crop.texture is again.crop.texture
+    assert videos.summary(first) is videos.only([first]).summary(first)
     forgetful = VideoStore(data.features, (first, second), memory_limit=0)
     assert forgetful[first].crop.texture is not forgetful[first].crop.texture  # nor do they fit
+    assert forgetful.summary(first) is not forgetful.summary(first)
     kept, unkept = (VideoStore(data.features, tuple(data.features), memory_limit=limit)[first] for limit in (2**30, 0))
     assert kept.crop.texture is not None
     assert unkept.crop.texture is not None

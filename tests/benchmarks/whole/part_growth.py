@@ -122,7 +122,7 @@ def token_axis(options: Options) -> Axis:
 
 def videos_of(options: Options) -> tuple[int, ...]:
     """Return the numbers of videos."""
-    return (10, 100) if options.quick else (10, 100, 1000, 10_000)
+    return (10, 100) if options.quick else (10, 300, 10_000)
 
 
 def cache_points(options: Options) -> dict[str, list[Point]]:
