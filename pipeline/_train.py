@@ -193,7 +193,7 @@ def command(
         bool, typer.Option("--ablate", help="Train once for each block switched off, and compare; keeps no model.")
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Passes over the training part (default: 10).", show_default=False)
+        int | None, typer.Option("--epochs", help="Passes over the training part (default: 5).", show_default=False)
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Of splits, weights and batches (default: 0).", show_default=False)
