@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -113,7 +114,9 @@ def made(tmp_path: Path, *variables: str) -> list[str]:
     """Return the commands that make would run in a fresh checkout."""
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
     command = ["make", "--no-print-directory", *variables, "DIFFVQA=@echo diffvqa", "STAMP="]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    # A make that runs the tests hands its own variables on, such as ARGS: they are left out.
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment)
     return done.stdout.splitlines()
 
 
