@@ -68,9 +68,9 @@ LEARNING = RECIPE.model_copy(update={"epochs": 15, "learning_rate": 2e-2, "split
 
 
 def test_a_planted_score_is_learned() -> None:
-    data = make_material(50)
+    data = make_material(80)
     trained = train(data, LEARNING.model_copy(update={"epochs": 9}))
-    assert trained.median().srcc > 0.8
+    assert trained.median().srcc > 0.9
     assert trained.median().plcc > 0.9
     regressors = [split.calibrated() for split in trained.splits]
     scores = [predict(regressors, data.features[sample.video_id]).score for sample in data.samples]
@@ -80,7 +80,7 @@ def test_a_planted_score_is_learned() -> None:
 
 
 def test_shuffled_labels_are_not_learned() -> None:
-    data = make_material(80, frames=1)
+    data = make_material(120, frames=1)
     scores = np.random.default_rng(5).permutation([sample.score for sample in data.samples])
     shuffled = [replace(sample, score=float(score)) for sample, score in zip(data.samples, scores, strict=True)]
     recipe = RECIPE.model_copy(update={"epochs": 4, "splits": 5})
@@ -88,7 +88,7 @@ def test_shuffled_labels_are_not_learned() -> None:
     # Each video once: the mean over splits that share videos would be off by the luck of those they share.
     predicted = {video_id: score for split in trained.splits for video_id, score in split.test_predicted.items()}
     true = {sample.video_id: sample.score for sample in shuffled}
-    assert abs(spearman_correlation([true[v] for v in predicted], list(predicted.values()))) < 0.3  # chance: 0.13
+    assert abs(spearman_correlation([true[v] for v in predicted], list(predicted.values()))) < 0.2
 
 
 @pytest.mark.parametrize("temporal", [True, False])
@@ -333,14 +333,14 @@ def test_data_sets_of_different_scales_help_each_other() -> None:
 
 
 def test_fine_tuning_starts_where_pretraining_ended() -> None:
-    before, data = make_material(40, prefix="p"), make_material(24)
+    before, data = make_material(40, prefix="p"), make_material(30)
     recipe = RECIPE.model_copy(update={"epochs": 1, "splits": 1, "pretrain_epochs": 10, "learning_rate": 1e-2})
     split = before.splits(recipe)[0]
     whole = replace(split, train=(*split.train, *split.test), test=())
     initial = pretrain_regressor(before.features, before.samples, whole, recipe)
     tuned = train_all(data.features, data.samples, data.splits(recipe), recipe, initial=initial).splits[0]
     alone = train(data, recipe).splits[0]
-    assert tuned.test[""].plcc > max(0.8, alone.test[""].plcc)
+    assert tuned.test[""].srcc > max(0.8, alone.test[""].srcc)
     for kept in ("resize_branch.dff.standardise_latent.mean", "kernel.kernels.0.landmarks"):
         assert torch.equal(tuned.regressor.state_dict()[kept], initial[kept])
     assert not torch.equal(tuned.regressor.state_dict()["kernel.weights"], initial["kernel.weights"])
