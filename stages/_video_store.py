@@ -45,6 +45,8 @@ class VideoStore(Mapping[str, LoadedVideo]):
         summary = FrameSummary.of(video.resize, video.crop)
         derived = summary.nbytes + sum(each.nbytes for each in video.textures().values())
         self._derived_fit = derived * len(self._ids) <= memory_limit
+        if self._derived_fit:
+            self._textures[first], self._summaries[first] = video.textures(), summary
         expected = video.size * len(self._ids)
         if expected <= memory_limit:
             self._kept = {first: video} | {video_id: self._read(video_id) for video_id in others}
