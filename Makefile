@@ -21,7 +21,7 @@ SOURCES := $(sort $(shell find cache pipeline stages -type f -not -path '*/__pyc
 STAMP   := $(VENV)/installed-$(firstword $(shell (cat pyproject.toml constraints.txt; echo $(SOURCES)) | cksum))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser lint types format prepare extract train evaluate sweep score report export pretrain adapt reconstruct nano bench bench-quality clean
+.PHONY: help setup demo test test-browser lint types format prepare extract train evaluate sweep score report export pretrain align adapt reconstruct nano bench bench-quality clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ export: $(STAMP)  ## export its features: DATASET= [FORMAT=h5|npz|parquet OUT=pa
 pretrain: $(STAMP)  ## train a small diffusion U-Net: PHOTOS=folder [VIDEOS=folder] OUT=folder [CONFIG=recipe.toml]
 	$(DIFFVQA) pretrain $(PICTURES) --out '$(OUT)' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
 
+align: $(STAMP)  ## have its blocks tell what a CNN sees too: MODEL=folder PHOTOS=folder OUT=folder [CONFIG=recipe.toml]
+	$(DIFFVQA) align $(PICTURES) --model '$(MODEL)' --out '$(OUT)' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
+
 adapt: $(STAMP)  ## adapt a diffusion model's Controller: MODEL=folder PHOTOS=folder and/or VIDEOS=folder [OUT=folder]
 	$(DIFFVQA) adapt $(PICTURES) --model '$(MODEL)' $(if $(OUT),--out '$(OUT)') $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
 
@@ -91,7 +94,8 @@ reconstruct: $(STAMP)  ## see what a model makes of a video's frames: VIDEOS=pat
 	$(DIFFVQA) reconstruct '$(VIDEOS)' $(if $(MODEL),--model '$(MODEL)') $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 nano: $(STAMP)  ## make a small diffusion model, U-Net and Controller: PHOTOS=folder [VIDEOS=folder] OUT=folder
-	$(DIFFVQA) pretrain $(PICTURES) --out '$(OUT)' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
+	$(DIFFVQA) pretrain $(PICTURES) --out '$(OUT)-pretrained' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
+	$(DIFFVQA) align $(PICTURES) --model '$(OUT)-pretrained' --out '$(OUT)' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
 	$(DIFFVQA) adapt $(PICTURES) --model '$(OUT)' $(if $(CONFIG),--config '$(CONFIG)') $(ARGS)
 
 bench: $(STAMP)  ## measure every claim of speed, and write docs/benchmarks.md; or BENCH=one module of tests/benchmarks

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffvqa.pipeline._adapt import AdaptSummary, adapt
+    from diffvqa.pipeline._align import AlignSummary, align
     from diffvqa.pipeline._config import Runtime, Settings, resolve_settings
     from diffvqa.pipeline._errors import ConfigError, DatasetError
     from diffvqa.pipeline._evaluate import Evaluation, PredictedVideo, evaluate
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdaptSummary",
+    "AlignSummary",
     "ConfigError",
     "DatasetError",
     "Evaluation",
@@ -54,6 +56,7 @@ __all__ = [
     "SweepSummary",
     "TrainSummary",
     "adapt",
+    "align",
     "evaluate",
     "export",
     "extract",
@@ -73,6 +76,7 @@ __all__ = [
 
 _MODULES = {
     "AdaptSummary": "_adapt",
+    "AlignSummary": "_align",
     "ConfigError": "_errors",
     "DatasetError": "_errors",
     "Evaluation": "_evaluate",
@@ -96,6 +100,7 @@ _MODULES = {
     "SweepSummary": "_sweep",
     "TrainSummary": "_train",
     "adapt": "_adapt",
+    "align": "_align",
     "evaluate": "_evaluate",
     "export": "_export",
     "extract": "_extract",

@@ -50,6 +50,9 @@ VERBS = {
     "pretrain": Verb(
         "_pretrain", "Train a small diffusion model on photographs and videos, as the shipped 'nano' was made."
     ),
+    "align": Verb(
+        "_align", "Train a model's U-Net further, so that its blocks also tell what a CNN sees in the pictures."
+    ),
     "adapt": Verb(
         "_adapt", "Teach a model's Controller to reconstruct the pictures it is shown, degraded ones as degraded."
     ),

@@ -63,7 +63,8 @@ class StepSource:
 
     def prepare(self, step: int) -> Step:
         """Return what this process needs for a step, always the same."""
-        drawn = draw(self._recipe.seed, step, self._recipe.batch_size, self._shape, self._timesteps)
+        recipe = self._recipe
+        drawn = draw(recipe.seed, step, recipe.batch_size, self._shape, self._timesteps, at_zero=recipe.crops_at_zero)
         return Step(tuple(Part(places, self._sampler.batch(step, places)) for places in self._parts), drawn)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -104,10 +105,12 @@ class _Fit:
         self.accelerator = fresh_accelerator(runtime.device, recipe.precision)
         # A step takes 6 to 14 % less time with the channels last (measured on a CPU).
         denoising.model.unet.to(memory_format=torch.channels_last)
-        network = denoising.network.requires_grad_(True).train().to(memory_format=torch.channels_last)
+        network = denoising.network.requires_grad_(True).train()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         if recipe.gradient_checkpointing:
-            denoising.model.unet.enable_gradient_checkpointing()
-            network.enable_gradient_checkpointing()
+            for part in (denoising.model.unet, *network.modules()):
+                if isinstance(part, ModelMixin):
+                    part.enable_gradient_checkpointing()
         self.average = AveragedModel(network, multi_avg_fn=_growing_average(recipe.ema))
         groups = _parameter_groups(network, recipe)
         optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)

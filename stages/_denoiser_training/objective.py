@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffvqa.stages._denoiser_training.recipe import FitRecipe
 from diffvqa.stages._diffusion.autoencoder import to_model_range
@@ -22,14 +22,15 @@ class Denoising:
     Attributes:
         model: The whole model, on its device; what does not learn is frozen.
         network: The one of its networks that learns.
-        predict: (network, z_t, t, z_0) -> predicted noise, all (B, C, h, w) but t (B,).
+        predict: (network, z_t, t, z_0) -> predicted noise, all (B, C, h, w) but t (B,); or what :meth:`errors_of` of a
+            subclass takes in place of the noise.
     """
 
     model: DiffusionModel
-    network: ModelMixin
-    predict: Callable[[ModelMixin, Tensor, Tensor, Tensor], Tensor]
+    network: nn.Module
+    predict: Callable[[Any, Tensor, Tensor, Tensor], Any]
 
-    def weighted_errors(self, network: ModelMixin, crops: Tensor, drawn: Draws, recipe: FitRecipe) -> Tensor:
+    def weighted_errors(self, network: nn.Module, crops: Tensor, drawn: Draws, recipe: FitRecipe) -> Tensor:
         """Return the loss of each crop, (B,) float32.
 
         Args:
@@ -41,7 +42,14 @@ class Denoising:
         with torch.no_grad():
             z_0 = self.model.autoencoder.encode(to_model_range(crops))
             z_t = self.model.scheduler.add_noise(z_0, drawn.noise, drawn.t)
-        predicted = self.predict(network, z_t, drawn.t, z_0)
+        return self.errors_of(self.predict(network, z_t, drawn.t, z_0), crops, drawn, recipe)
+
+    def errors_of(self, predicted: Any, crops: Tensor, drawn: Draws, recipe: FitRecipe) -> Tensor:  # noqa: ARG002  # for subclasses
+        """Return the loss of each crop, (B,) float32, given what was predicted."""
+        return self.noise_errors(predicted, drawn, recipe)
+
+    def noise_errors(self, predicted: Tensor, drawn: Draws, recipe: FitRecipe) -> Tensor:
+        """Return the weighted mean squared error of the noise that was predicted for each crop, (B,) float32."""
         errors = (predicted.float() - drawn.noise).square().mean(dim=(1, 2, 3))
         return errors * timestep_weights(self._signal_to_noise()[drawn.t], recipe)
 
@@ -78,7 +86,7 @@ class Draws:
         return Draws(self.noise[chosen].to(device), self.t[chosen].to(device))
 
 
-def draw(seed: int, step: int, count: int, shape: tuple[int, int, int], timesteps: int) -> Draws:
+def draw(seed: int, step: int, count: int, shape: tuple[int, int, int], timesteps: int, *, at_zero: int = 0) -> Draws:
     """Draw the noise and timesteps of a training step; the same whenever they are asked for.
 
     Args:
@@ -87,11 +95,13 @@ def draw(seed: int, step: int, count: int, shape: tuple[int, int, int], timestep
         count: Crops of the step (B).
         shape: (C, h, w) of a latent.
         timesteps: Of the schedule.
+        at_zero: How many of the crops have t = 0 whatever is drawn.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "noise", step))
-    return Draws(
-        torch.randn((count, *shape), generator=generator), torch.randint(0, timesteps, (count,), generator=generator)
-    )
+    noise = torch.randn((count, *shape), generator=generator)
+    t = torch.randint(0, timesteps, (count,), generator=generator)
+    t[:at_zero] = 0
+    return Draws(noise, t)
 
 
 def spread(seed: int, count: int, shape: tuple[int, int, int], timesteps: int) -> Draws:
@@ -117,7 +127,7 @@ def timestep_weights(signal_to_noise: Tensor, recipe: FitRecipe) -> Tensor:
 def unet_denoising(model: DiffusionModel) -> Denoising:
     """Return the training of the U-Net alone, without its Controller."""
 
-    def predict(network: ModelMixin, z_t: Tensor, t: Tensor, _: Tensor) -> Tensor:
+    def predict(network: Any, z_t: Tensor, t: Tensor, _: Tensor) -> Tensor:
         predicted: Tensor = network(z_t, t, model.null_prompt.expand(len(z_t), -1, -1), return_dict=False)[0]
         return predicted
 
@@ -128,7 +138,7 @@ def controller_denoising(model: DiffusionModel) -> Denoising:
     """Return the training of the Controller; the U-Net is frozen."""
     model.unet.requires_grad_(False).eval()
 
-    def predict(network: ModelMixin, z_t: Tensor, t: Tensor, z_0: Tensor) -> Tensor:
+    def predict(network: Any, z_t: Tensor, t: Tensor, z_0: Tensor) -> Tensor:
         return replace(model, controller=network).predict_noise(z_t, t, z_0)
 
     return Denoising(model, model.controller, predict)

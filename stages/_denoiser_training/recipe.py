@@ -69,6 +69,11 @@ class FitRecipe(BaseModel):
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
     seed: int = Field(0, ge=0, description="of the initial weights, the crops, the degradations and the noise")
 
+    @property
+    def crops_at_zero(self) -> int:
+        """How many crops of a step have t = 0 by design."""
+        return 0
+
     def identity(self) -> dict[str, Any]:
         """Return what the trained network depends on, as JSON values."""
         return self.model_dump(mode="json")
@@ -96,6 +101,23 @@ class FitRecipe(BaseModel):
         return scales
 
 
+class AlignRecipe(FitRecipe):
+    """How a U-Net is trained on under a teacher, whose features its blocks learn to tell."""
+
+    teacher: str = Field(
+        "efficientnet-lite0", min_length=1, description="backbone whose features the U-Net's blocks learn to tell"
+    )
+    teacher_weight: float = Field(0.5, gt=0, description="weight of the error of what they tell beside the noise's")
+    at_zero: float = Field(
+        0.5, gt=0, le=1, description="share of the crops with t = 0, where features are read; these are told"
+    )
+
+    @property
+    def crops_at_zero(self) -> int:
+        """How many crops of a step have t = 0 by design: at least one."""
+        return max(1, round(self.at_zero * self.batch_size))
+
+
 class AdaptRecipe(FitRecipe):
     """How a Controller is trained, and how its reconstructions are measured."""
 
@@ -120,6 +142,7 @@ class DenoiserRecipe(BaseModel):
 
     architecture: Architecture = Field(default_factory=Architecture)
     pretrain: FitRecipe = Field(default_factory=FitRecipe)
+    align: AlignRecipe = Field(default_factory=AlignRecipe)
     adapt: AdaptRecipe = Field(default_factory=AdaptRecipe)
 
 

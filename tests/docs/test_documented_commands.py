@@ -51,6 +51,7 @@ UNDERSTOOD_ALONE = {
     "diffvqa train demo --ablate": "trains eight regressors; tested on a smaller set",
     "diffvqa sweep demo --trials": "trains dozens of regressors; tested on a smaller set",
     "diffvqa adapt": "needs a base model; tested on a tiny one",
+    "diffvqa align": "needs photographs and an hour; tested on a few for moments",
     "diffvqa pretrain": "needs photographs and hours; tested on a few for moments",
     "diffvqa reconstruct": "needs an adapted model; tested on a tiny one",
     "diffvqa import-controller": "needs a checkpoint of several GB; tested on one of the same layout",

@@ -142,21 +142,29 @@ def test_a_training_that_was_killed_ends_bit_for_bit_as_one_that_was_not(
     assert (tmp_path / "killed" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
 
 
-def test_two_processes_share_each_batch_and_learn_what_one_does(starter: Starter, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["pretrain", "align"])
+def test_two_processes_share_each_batch_and_learn_what_one_does(
+    verb: str, starter: Starter, photos: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    arguments = command_line(str(photos), "--out", str(tmp_path / "two"), "--device", "cpu")
-    processes = [
-        starter.start(arguments, RANK=rank, LOCAL_RANK=rank, ACCELERATE_USE_CPU="true", **both) for rank in "01"
-    ]
-    assert pretrain(str(photos), "--out", str(tmp_path / "one"), "--device", "cpu") == 0
+    model = ["--model", str(tiny_model)] if verb == "align" else []
+    one, two = (
+        [
+            *(part.replace("pretrain", verb) for part in command_line(str(photos), "--out", str(tmp_path / name))),
+            *("--device", "cpu", *model),
+        ]
+        for name in ("one", "two")
+    )
+    processes = [starter.start(two, RANK=rank, LOCAL_RANK=rank, ACCELERATE_USE_CPU="true", **both) for rank in "01"]
+    assert main(one) == 0
     assert [starter.wait(process) for process in processes] == [0, 0]
-    one, two = (read_losses(tmp_path / f"{name}-training/pretrain") for name in ("one", "two"))
-    assert len(one) == len(two) == 6
-    np.testing.assert_allclose([row.loss for row in two], [row.loss for row in one], rtol=1e-3)
-    measured = [[row.held_out_loss for row in rows if row.held_out_loss] for rows in (one, two)]
+    alone, shared = (read_losses(tmp_path / f"{name}-training" / verb) for name in ("one", "two"))
+    assert len(alone) == len(shared) == 6
+    np.testing.assert_allclose([row.loss for row in shared], [row.loss for row in alone], rtol=1e-3)
+    measured = [[row.held_out_loss for row in rows if row.held_out_loss] for rows in (alone, shared)]
     np.testing.assert_allclose(measured[0], measured[1], rtol=1e-3)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from training_material import TINY_FIT, synthetic_picture, synthetic_pictures, write_photos
 
 from diffvqa.pipeline._denoiser_fit import resolve_recipe
+from diffvqa.stages._denoiser_training.alignment import aligned_denoising, load_teacher
 from diffvqa.stages._denoiser_training.architecture import build_untrained
 from diffvqa.stages._denoiser_training.crops import CropSampler, scaled_crop
 from diffvqa.stages._denoiser_training.fit import FitRuntime, fit_denoiser
@@ -19,6 +20,8 @@ from diffvqa.stages._denoiser_training.pictures import Decoding, PictureSource, 
 from diffvqa.stages._denoiser_training.recipe import FitRecipe
 from diffvqa.stages._diffusion.model_folder import load_model_folder
 from diffvqa.stages._errors import TrainingDataError
+
+CPU = torch.device("cpu")
 
 
 def sources_in(folder: Path) -> list[PictureSource]:
@@ -80,7 +83,7 @@ def test_a_crop_is_cut_at_its_scale_or_the_nearest_that_fits() -> None:
 
 
 def losses_of(denoising: Denoising, recipe: FitRecipe, folder: Path) -> list[float]:
-    fit_denoiser(denoising, synthetic_pictures(), recipe, FitJournal(folder, {}), FitRuntime(torch.device("cpu")))
+    fit_denoiser(denoising, synthetic_pictures(), recipe, FitJournal(folder, {}), FitRuntime(CPU))
     return [row.loss for row in read_losses(folder)]
 
 
@@ -116,6 +119,9 @@ LOGGED_PRETRAIN = [
     0.7065,
     0.7436,
 ]
+LOGGED_ALIGN = [
+    0.0,
+]
 LOGGED_ADAPT = [
     0.722,
     0.7065,
@@ -139,11 +145,17 @@ LOGGED_ADAPT = [
 def test_the_shipped_recipe_gives_the_logged_curves_within_noise(tmp_path: Path) -> None:
     """A tiny variant of nano's recipe: whatever changes what it learns from, or how, moves these."""
     small = {"steps": 16, "learning_rate": 5e-3, "batch_size": 4, "crop_size": 32, "held_out": 2, "region": 96}
-    tiny = [f"{part}.{name}={value}" for part in ("pretrain", "adapt") for name, value in small.items()]
+    tiny = [f"{part}.{name}={value}" for part in ("pretrain", "align", "adapt") for name, value in small.items()]
     architecture = ["widths=[16, 16]", "attention=[false, true]", "block_size=2"]
     recipe = resolve_recipe(None, [*tiny, *(f"architecture.{setting}" for setting in architecture)])
     model = build_untrained(recipe.architecture, recipe.pretrain.seed)
     pretrained = losses_of(unet_denoising(model), recipe.pretrain, tmp_path / "pretrain")
+    aligned = losses_of(
+        aligned_denoising(model, load_teacher(synthetic_pictures(), recipe.align, CPU), recipe.align),
+        recipe.align,
+        tmp_path / "align",
+    )
     adapted = losses_of(controller_denoising(model), recipe.adapt, tmp_path / "adapt")
     np.testing.assert_allclose(pretrained, LOGGED_PRETRAIN, rtol=5e-3)
+    np.testing.assert_allclose(aligned, LOGGED_ALIGN, rtol=5e-3)
     np.testing.assert_allclose(adapted, LOGGED_ADAPT, rtol=5e-3)
