@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.quality.brisque import brisque_features
+from benchmarks.quality.differences import pairs_among, plcc_difference, srcc_difference
 from benchmarks.quality.features import PhotographFeatures
 from benchmarks.quality.fits import fit_svr
 from benchmarks.quality.photographs import DATASET, Photograph, prepare, read_photographs, split_of
@@ -24,6 +25,7 @@ from skimage import data
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.pipeline._config import resolve_settings
 from diffvqa.pipeline._extract import extract
+from diffvqa.stages._bootstrap import bootstrap_intervals
 from diffvqa.stages._texture import latent_texture
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared/data/photos"
@@ -135,6 +137,25 @@ def test_rows_are_chosen_by_name_and_by_pattern() -> None:
     assert [row.key for row in chosen_rows("nano/own, brisque/svr", few=10)] == ["brisque/svr", "nano/own"]
     with pytest.raises(ValueError, match="no row is named 'nana'"):
         chosen_rows("nana", few=10)
+
+
+def test_only_rows_of_one_regressor_are_compared() -> None:
+    rows = chosen_rows("random,nano/svr,nano+efficientnet-lite0", few=10)
+    assert [(one.key, other.key) for one, other in pairs_among(rows)] == [("nano/svr", "random/svr")]
+
+
+def test_a_difference_on_the_same_photographs_is_told_from_chance_where_two_intervals_overlap() -> None:
+    rng = np.random.default_rng(0)
+    true, common = rng.standard_normal(400), rng.standard_normal(400)
+    better, worse = true + common, true + 1.1 * common
+    for difference in (srcc_difference, plcc_difference):
+        found = difference(list(true), list(better), list(worse))
+        assert 0 < found.interval.low < found.value < found.interval.high < 0.05
+        nothing = difference(list(true), list(better), list(2 * better + 1))
+        assert nothing.value == pytest.approx(0, abs=1e-9)
+        assert nothing.interval.high - nothing.interval.low < 1e-9
+    apart = bootstrap_intervals(true, worse)["srcc"].high - bootstrap_intervals(true, better)["srcc"].low
+    assert apart > 0.05
 
 
 def test_the_contents_to_make_worse_are_the_best_of_the_test_part() -> None:

@@ -19,7 +19,7 @@ from .rows import Row, all_rows, chosen_rows
 from .runner import Workplace, predictions_of
 from .severity import clean_contents, measure
 from .stand_in import write_stand_in
-from .tables import Judged, as_markdown, quality_table, severity_table
+from .tables import Judged, as_markdown, differences_table, quality_table, severity_table
 
 _SEVERITY = "severity"
 _SCORES_WORSE = "nano/own"
@@ -74,6 +74,8 @@ def show(rows: Sequence[Row], place: Workplace, *, scores_worse: Sequence[Row]) 
         judged.append(Judged(row, predictions_of(row, place), place.of_row(row), place.seconds_per_photograph(row)))
         console.print(quality_table(judged[-1:]))
     tables = {"quality": quality_table(judged)} if judged else {}
+    if (differences := differences_table(judged)).row_count:
+        tables["differences"] = differences
     for row in scores_worse:
         predictions_of(row, place)
         contents = clean_contents(place.of_row(row))

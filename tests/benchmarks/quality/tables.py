@@ -13,6 +13,7 @@ from rich.table import Table
 from diffvqa.stages._bootstrap import bootstrap_intervals
 from diffvqa.stages._metrics import correlation_metrics, spearman_correlation
 
+from .differences import Difference, pairs_among, plcc_difference, srcc_difference
 from .photographs import Photograph
 from .rows import Row
 from .severity import Decline
@@ -71,6 +72,24 @@ def quality_table(judged: Sequence[Judged]) -> Table:
     return table
 
 
+def differences_table(judged: Sequence[Judged]) -> Table:
+    """Return the table of how far those rows are apart that are to be compared; without lines where there are none."""
+    table = Table(title="differences on the same photographs of the test part", title_justify="left")
+    for heading in ("features", "against", "regressor"):
+        table.add_column(heading)
+    for heading in ("SROCC", "95 %", "PLCC", "95 %"):
+        table.add_column(heading, justify="right")
+    by_row = {each.row.key: each for each in judged}
+    for row, against in pairs_among([each.row for each in judged]):
+        one, other = by_row[row.key], by_row[against.key]
+        tested = [each for each in one.photographs if each.name in one.predictions]
+        true, predicted = _vectors(tested, one.predictions)
+        _, reference = _vectors(tested, other.predictions)
+        ranks, values = srcc_difference(true, predicted, reference), plcc_difference(true, predicted, reference)
+        table.add_row(row.name, against.name, _REGRESSORS[row.regressor], *_told(ranks), *_told(values))
+    return table
+
+
 def severity_table(declines: Sequence[Decline]) -> Table:
     """Return the table of how scores fall with the severity."""
     contents = len(declines[0].correlations)
@@ -102,3 +121,7 @@ def as_markdown(table: Table) -> str:
 
 def _vectors(photographs: Sequence[Photograph], predictions: Mapping[str, float]) -> tuple[list[float], list[float]]:
     return [each.score for each in photographs], [predictions[each.name] for each in photographs]
+
+
+def _told(difference: Difference) -> tuple[str, str]:
+    return f"{difference.value:+.3f}", f"{difference.interval.low:+.3f} to {difference.interval.high:+.3f}"
