@@ -19,6 +19,7 @@ from diffvqa.cache._streaming import in_disk_order
 from diffvqa.pipeline._errors import ConfigError
 from diffvqa.pipeline._manifest import Label, Manifest, read_manifest
 from diffvqa.pipeline._runs import DatasetRun
+from diffvqa.stages._backbones.interface import network_widths
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._splits import Split, make_splits
 from diffvqa.stages._splits_file import read_splits
@@ -85,6 +86,12 @@ class LabelledSets:
             "fingerprint": header.fingerprint,
             "fingerprint_digest": header.fingerprint_digest,
         }
+
+    @property
+    def networks(self) -> tuple[int, ...]:
+        """How many channels of ``multiscale`` each network of the backbone has, in their order."""
+        arrays = {spec.name: spec for spec in self.sets[0].features.header.arrays}
+        return network_widths(arrays["resize/multiscale"].levels)
 
     def __getitem__(self, video_id: str, /) -> Mapping[str, NDArray[Any]]:
         """Return the arrays of one video."""

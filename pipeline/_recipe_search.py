@@ -49,7 +49,8 @@ class SearchMaterial:
         setup = training_setup(place.applied_to(self.runtime))
         if self._videos is None:
             learned = dict.fromkeys(video_id for each in self.splits for video_id in (*each.train, *each.validation))
-            self._videos = VideoStore(self.labelled, tuple(learned), memory_limit=setup.memory_limit)
+            networks = self.labelled.networks
+            self._videos = VideoStore(self.labelled, tuple(learned), memory_limit=setup.memory_limit, networks=networks)
         fitted = fit_regressor(training_part(self._videos, self._samples, split), recipe, setup.device)
         value = fitted.curve[fitted.best_epoch].value / 2
         return value if np.isfinite(value) else _UNDEFINED

@@ -103,14 +103,24 @@ class TrainerHere:
     ) -> dict[str, Tensor]:
         """Return the weights; the journal has the state after each epoch."""
         setup = training_setup(self._runtime, journal, on_epoch)
-        return pretrain_regressor(work.labelled, work.labelled.samples, split, work.recipe, setup)
+        labelled = work.labelled
+        return pretrain_regressor(labelled, labelled.samples, split, work.recipe, setup, networks=labelled.networks)
 
     def train(
         self, work: TrainingWork, splits: Sequence[Split], journal: TrainingJournal, on_epoch: Callable[[], None]
     ) -> TrainedRegressors:
         """Train and test; the journal has the state after each epoch."""
         setup = training_setup(self._runtime, journal, on_epoch)
-        result = train_all(work.labelled, work.labelled.samples, splits, work.recipe, setup, initial=work.initial)
+        labelled = work.labelled
+        result = train_all(
+            labelled,
+            labelled.samples,
+            splits,
+            work.recipe,
+            setup,
+            initial=work.initial,
+            networks=labelled.networks,
+        )
         return TrainedRegressors(result, _scan_that_ran(work.recipe, setup))
 
 
@@ -198,7 +208,9 @@ def _train(call: _FitCall, place: CallPlace) -> _Trained:
     latest = _LatestState(call.state)
     setup = training_setup(place.applied_to(call.runtime), latest)
     labelled, recipe, initial = call.work.labelled, call.work.recipe, call.work.initial
-    (trained,) = train_all(labelled, labelled.samples, [call.split], recipe, setup, initial=initial).splits
+    (trained,) = train_all(
+        labelled, labelled.samples, [call.split], recipe, setup, initial=initial, networks=labelled.networks
+    ).splits
     fitted = replace(trained.fitted, regressor=trained.regressor.cpu())
     return _Trained(replace(trained, fitted=fitted), latest.on_the_cpu(), _scan_that_ran(recipe, setup))
 
@@ -212,5 +224,7 @@ def _pretrain(call: _FitCall, place: CallPlace) -> _Pretrained:
     latest = _LatestState(call.state)
     setup = training_setup(place.applied_to(call.runtime), latest)
     labelled = call.work.labelled
-    weights = pretrain_regressor(labelled, labelled.samples, call.split, call.work.recipe, setup)
+    weights = pretrain_regressor(
+        labelled, labelled.samples, call.split, call.work.recipe, setup, networks=labelled.networks
+    )
     return _Pretrained(weights, latest.on_the_cpu())

@@ -161,10 +161,10 @@ class _Fit:
         kernel = self.regressor.kernel
         if kernel is None:
             return
-        samples = self.part.train
+        samples, networks = self.part.train, self.regressor.networks
         left_out = fit_kernel_ridge(
             kernel.cpu(),
-            lambda number: self.part.videos.summary(samples[number].video_id).kinds(self.recipe),
+            lambda number: self.part.videos.summary(samples[number].video_id).kinds(self.recipe, networks),
             [self._target(sample) for sample in samples],
             [sample.group for sample in samples],
             torch.Generator().manual_seed(derive_seed(self.recipe.seed, "landmarks", self.part.index)),
@@ -349,7 +349,7 @@ def _loss_within_datasets(predicted: Tensor, batch: _Batch, recipe: TrainRecipe)
 
 def _build_regressor(part: TrainingPart, recipe: TrainRecipe, initial: Mapping[str, Tensor] | None) -> Regressor:
     first = part.videos[part.train[0].video_id]
-    regressor = Regressor(recipe, first.resize_shape, first.crop_shape)
+    regressor = Regressor(recipe, first.resize_shape, first.crop_shape, part.videos.networks)
     if initial is None:
         regressor.set_input_statistics(part.videos.only([sample.video_id for sample in part.train]).moments())
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,11 +43,29 @@ class FrameSummary:
         """Bytes it takes up in memory."""
         return sum(part.nbytes for parts in (self.maps, self.textures) for part in parts.values())
 
-    def kinds(self, recipe: TrainRecipe) -> list[Tensor]:
-        """Return what a recipe looks at, float32, the branches side by side: maps, and texture where it reads any."""
+    def kinds(self, recipe: TrainRecipe, networks: Sequence[int] = ()) -> list[Tensor]:
+        """Return what a recipe looks at, float32, the branches side by side.
+
+        Args:
+            recipe: Which branches, and whether the texture is read.
+            networks: How many channels of F_MS each network has; one has all of them when empty.
+
+        Returns:
+            The maps of each network, and the texture where there is one and it is read.
+        """
         views = ("resize", "crop") if recipe.branches == "both" else (recipe.branches,)
-        kinds = [self.maps, self.textures] if recipe.texture and self.textures else [self.maps]
-        return [torch.cat([kind[view] for view in views], dim=-1).float() for kind in kinds]
+        of_views = [self._maps_by_network(view, networks) for view in views]
+        kinds = [torch.cat(of_network, dim=-1).float() for of_network in zip(*of_views, strict=True)]
+        if recipe.texture and self.textures:
+            kinds.append(torch.cat([self.textures[view] for view in views], dim=-1).float())
+        return kinds
+
+    def _maps_by_network(self, view: str, networks: Sequence[int]) -> list[Tensor]:
+        maps = self.maps[view]
+        if not networks:
+            return [maps]
+        means, deviations = (torch.split(half, list(networks), dim=-1) for half in maps.chunk(2, dim=-1))
+        return [torch.cat(both, dim=-1) for both in zip(means, deviations, strict=True)]
 
 
 def _over_places(multiscale: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ reads the texture of the latent, and to its quality is added what kernel ridge r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,15 +91,24 @@ class Regressor(nn.Module):
         recipe: Widths, depths and dropout, and which blocks and branches are on.
         resize_shape: Of the features of the resized view (S).
         crop_shape: Of the features of a crop (D).
+        networks: How many channels of F_MS each network of the backbone has, in their order: the kernel part compares
+            the maps of each by themselves. One network has all of them when empty.
 
     Raises:
         TrainingDataError: ``tcab_patch`` is larger than a view's frames.
     """
 
-    def __init__(self, recipe: TrainRecipe, resize_shape: BranchShape, crop_shape: BranchShape) -> None:
+    def __init__(
+        self,
+        recipe: TrainRecipe,
+        resize_shape: BranchShape,
+        crop_shape: BranchShape,
+        networks: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.resize_shape = resize_shape
         self.crop_shape = crop_shape
+        self.networks = tuple(networks)
         self.resize_branch = Branch(resize_shape, recipe) if recipe.branches != "crop" else None
         self.crop_branch = Branch(crop_shape, recipe) if recipe.branches != "resize" else None
         branches = (self.resize_branch, self.crop_branch)
@@ -107,7 +116,7 @@ class Regressor(nn.Module):
         self.head = QualityHead(width, recipe.head_width, recipe.dropout, weighted=recipe.frame_weights)
         self.recipe = recipe
         has_texture = recipe.texture and resize_shape.texture is not None
-        self.kernel = KernelRidge(kinds=2 if has_texture else 1) if recipe.kernel else None
+        self.kernel = KernelRidge(kinds=max(1, len(self.networks)) + has_texture) if recipe.kernel else None
 
     @property
     def device(self) -> torch.device:
@@ -144,5 +153,6 @@ class Regressor(nn.Module):
     def _ask_kernel(self, kernel: KernelRidge, batch: VideoBatch) -> Tensor:
         """Return (B, F) float32, in full precision whatever the network computes in."""
         with torch.autocast(batch.frame_mask.device.type, enabled=False):
-            told: Tensor = kernel(FrameSummary.of(batch.resize, batch.crop).kinds(self.recipe))
+            summary = FrameSummary.of(batch.resize, batch.crop)
+            told: Tensor = kernel(summary.kinds(self.recipe, self.networks))
         return told

@@ -36,8 +36,8 @@ PREDICTIONS_FILE = "predictions.csv"
 CURVES_FILE = "curves.csv"
 CURVES_FOLDER = "tensorboard"
 SPLITS_FILE = "splits.csv"
-_FORMAT = 3
-# The setting that came with each format; in what was written before, it is off.
+_FORMAT = 4
+# The setting that came with each format; in what was written before, it is off. With format 4 came the networks.
 _SINCE = {"texture": 2, "kernel": 3}
 _SOFTWARE = ("diffvqa", "torch", "accelerate", "numba", "numpy", "scipy")
 _TRAIN_AGAIN = "Run 'diffvqa train' again."
@@ -122,10 +122,10 @@ def load_regressors(folder: Path) -> LoadedRegressors:
             raise RegressorFolderError(f"{path} was written by a newer version of diffvqa.", "Upgrade diffvqa.")
         unknown_then = {name: False for name, first in _SINCE.items() if stored["format"] < first}
         recipe = TrainRecipe.model_validate(stored["train"] | unknown_then)
-        shapes = [_shape_from(stored["shapes"][view]) for view in ("resize", "crop")]
+        resize, crop = (_shape_from(stored["shapes"][view]) for view in ("resize", "crop"))
         regressors = []
         for split in stored["splits"]:
-            regressor = Regressor(recipe, *shapes)
+            regressor = Regressor(recipe, resize, crop, stored.get("networks", ()))
             regressor.load_state_dict(load_file(folder / split["weights"]))
             regressors.append(regressor.eval())
         lines = [
@@ -189,6 +189,7 @@ def _write(
         "format": _FORMAT,
         "train": recipe.model_dump(),
         "shapes": {"resize": asdict(first.resize_shape), "crop": asdict(first.crop_shape)},
+        "networks": list(first.networks),
         "extract": dict(extract),
         "labels": {name: dict(labels[name]) for name in result.datasets},
         "splits": [

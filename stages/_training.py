@@ -140,6 +140,7 @@ def train_all(
     setup: TrainingSetup | None = None,
     *,
     initial: Mapping[str, Tensor] | None = None,
+    networks: Sequence[int] = (),
 ) -> CrossValidation:
     """Train and test one regressor on each split.
 
@@ -152,6 +153,7 @@ def train_all(
         recipe: Of the regressor and its training.
         setup: Where to compute, and whom to tell.
         initial: Weights to fine-tune, as :func:`pretrain_regressor` returns them.
+        networks: How many channels of ``multiscale`` each network of the backbone has; one has all when empty.
 
     Raises:
         TrainingDataError: Missing, constant or repeated labels, a split with too few videos or one video in two parts,
@@ -162,7 +164,7 @@ def train_all(
     for split in splits:
         _check_split(split, by_id)
     used = dict.fromkeys(video_id for split in splits for _part, ids in split.parts() for video_id in ids)
-    videos = VideoStore(features, tuple(used), memory_limit=setup.memory_limit)
+    videos = VideoStore(features, tuple(used), memory_limit=setup.memory_limit, networks=networks)
 
     def train(split: Split, is_wanted: Callable[[], bool]) -> TrainedSplit:
         part = training_part(videos, by_id, split)
@@ -182,6 +184,8 @@ def pretrain_regressor(
     split: Split,
     recipe: TrainRecipe,
     setup: TrainingSetup | None = None,
+    *,
+    networks: Sequence[int] = (),
 ) -> dict[str, Tensor]:
     """Train one regressor for others to start from, and return its weights and input statistics.
 
@@ -191,6 +195,7 @@ def pretrain_regressor(
         split: Its training and validation parts are used; its test part is not looked at.
         recipe: Of the regressor and its training, for ``pretrain_epochs``.
         setup: Where to compute, and whom to tell.
+        networks: As in :func:`train_all`.
 
     Raises:
         TrainingDataError: As in :func:`train_all`.
@@ -198,7 +203,8 @@ def pretrain_regressor(
     setup = setup or TrainingSetup()
     by_id = checked_samples(samples)
     _check_split(split, by_id)
-    videos = VideoStore(features, (*split.train, *split.validation), memory_limit=setup.memory_limit)
+    learned = (*split.train, *split.validation)
+    videos = VideoStore(features, learned, memory_limit=setup.memory_limit, networks=networks)
     recipe = recipe.model_copy(update={"epochs": recipe.pretrain_epochs})
     fitted = fit_regressor(
         training_part(videos, by_id, split),

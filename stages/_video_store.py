@@ -24,12 +24,24 @@ class VideoStore(Mapping[str, LoadedVideo]):
         video_ids: Which; others are not to be had from this store.
         memory_limit: Bytes of features that may be kept in memory. What fits is read once; where the whole does not
             fit, at most the textures of latents and the summaries are kept, and every use of a video reads it again.
+        networks: How many channels of ``multiscale`` each network of the backbone has; one has all when empty.
+
+    Attributes:
+        networks: The same.
 
     Raises:
         TrainingDataError: A video's features are incomplete, not finite, or of another shape than the first one's.
     """
 
-    def __init__(self, features: FeatureSource, video_ids: Sequence[str], *, memory_limit: int) -> None:
+    def __init__(
+        self,
+        features: FeatureSource,
+        video_ids: Sequence[str],
+        *,
+        memory_limit: int,
+        networks: Sequence[int] = (),
+    ) -> None:
+        self.networks = tuple(networks)
         self._features = features
         self._ids = dict.fromkeys(video_ids)
         self._moments: dict[str, dict[str, BranchMoments]] = {}
@@ -81,7 +93,7 @@ class VideoStore(Mapping[str, LoadedVideo]):
         for video_id in video_ids:
             if video_id not in self._ids:
                 raise KeyError(video_id)
-        part = VideoStore(self._features, (), memory_limit=0)
+        part = VideoStore(self._features, (), memory_limit=0, networks=self.networks)
         part._ids = dict.fromkeys(video_ids)
         part._moments, part._textures, part._summaries = self._moments, self._textures, self._summaries
         part._first, part._derived_fit = self._first, self._derived_fit

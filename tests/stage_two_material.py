@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,16 @@ def make_ordered(videos: int = 60, frames: int = 6) -> Material:
     return Material(features, samples)
 
 
-def write_dataset(runs: Path, name: str, data: Material, *, official: bool = False, **fingerprint: int) -> None:
-    """Write the folder of a data set as ``prepare`` and ``extract`` leave it."""
+def write_dataset(
+    runs: Path,
+    name: str,
+    data: Material,
+    *,
+    official: bool = False,
+    levels: Mapping[str, tuple[int, int]] | None = None,
+    **fingerprint: int,
+) -> None:
+    """Write the folder of a data set as ``prepare`` and ``extract`` leave it; ``levels`` are those of the maps."""
     rows = [["video_id", "path", "score", "group", "split"]]
     for sample in data.samples:
         part = data.official_part(sample.video_id) if official else ""
@@ -120,6 +129,7 @@ def write_dataset(runs: Path, name: str, data: Material, *, official: bool = Fal
             unit="1",
             value_range=None,
             description="made for a test",
+            levels=dict(levels or {}) if array.endswith("/multiscale") else {},
         )
         for array, values in example.items()
     )

@@ -62,6 +62,20 @@ def test_a_training_without_a_scan_neither_compiles_nor_tells_of_one(
     assert "selective scan" not in capsys.readouterr().out
 
 
+def test_the_maps_of_joined_networks_are_compared_by_themselves(tmp_path: Path) -> None:
+    levels = {"a/map/mean": (0, 2), "b/map/mean": (2, 4), "b/map/std": (4, 5)}
+    for name in ("joined", "before"):
+        write_dataset(tmp_path, name, make_material(15, frames=2), levels=levels)
+    assert train(tmp_path, "joined", "--pretrain", "before", "--splits", "1", "--epochs", "1") == 0
+    (regressor,) = load_regressors(tmp_path / "joined/model").regressors
+    assert regressor.networks == (2, 3)
+    # Mean and deviation of each map in either view, then the texture.
+    sizes = [len(mean) for name, mean in regressor.named_buffers() if re.fullmatch(r"kernel\.kernels\.\d\.mean", name)]
+    assert sizes[:2] == [2 * 2 * 2, 2 * 2 * 3]
+    assert len(sizes) == 3
+    assert main(["evaluate", "--model", "joined", "--on", "before", "--runs", str(tmp_path)]) == 0
+
+
 def test_official_splits_are_kept_unless_random_ones_are_asked_for(runs: Path) -> None:
     (split,) = read_splits(runs / "second/model/splits.csv").splits
     assert [int(video_id[1:]) % 3 for video_id in split.test] == [0] * 7

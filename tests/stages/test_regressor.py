@@ -303,6 +303,11 @@ def test_a_summary_holds_what_numpy_says_of_the_places_and_crops() -> None:
     assert (of_maps.shape, of_texture.shape) == ((2, 3, 4 * 5), (2, 3, 2 * summary.textures["crop"].shape[-1]))
     (of_crops,) = summary.kinds(RECIPE.model_copy(update={"branches": "crop", "texture": False}))
     assert torch.equal(of_crops, summary.maps["crop"].float())
+    resize, crop = (replace(view, multiscale=view.multiscale[..., 2:]) for view in (batch.resize, batch.crop))
+    of_one, of_other, again = summary.kinds(RECIPE, (2, 3))
+    assert torch.equal(of_other, FrameSummary.of(resize, crop).kinds(RECIPE)[0])
+    assert of_one.shape == (2, 3, 4 * 2)
+    assert torch.equal(again, of_texture)
 
 
 def test_what_the_kernel_part_says_of_a_frame_is_added_to_its_quality() -> None:

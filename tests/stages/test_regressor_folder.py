@@ -74,7 +74,16 @@ def test_features_without_a_latent_train_are_stored_and_predict(tmp_path: Path) 
         predict(loaded.calibrated(), make_features(77, 0.5))
 
 
-@pytest.mark.parametrize(("written_in", "unknown_then"), [(1, ("texture", "kernel")), (2, ("kernel",))])
+def test_which_maps_are_whose_is_kept(tmp_path: Path) -> None:
+    data = make_material(8, frames=2)
+    trained = train_all(data.features, data.samples, data.splits(RECIPE), RECIPE, networks=(2, 3))
+    save_regressors(tmp_path / "model", trained, train_recipe=RECIPE, extract=EXTRACT, labels=LABELS)
+    features = make_features(77, 0.5)
+    expected = predict([split.calibrated() for split in trained.splits], features)
+    assert predict(load_regressors(tmp_path / "model").calibrated(), features).score == expected.score
+
+
+@pytest.mark.parametrize(("written_in", "unknown_then"), [(1, ("texture", "kernel")), (2, ("kernel",)), (3, ())])
 def test_a_model_of_an_earlier_format_predicts_the_same(
     tmp_path: Path, written_in: int, unknown_then: tuple[str, ...]
 ) -> None:
@@ -85,6 +94,7 @@ def test_a_model_of_an_earlier_format_predicts_the_same(
     stored = json.loads((tmp_path / "model/model.json").read_text())
     for setting in unknown_then:
         del stored["train"][setting]
+    del stored["networks"]
     (tmp_path / "model/model.json").write_text(json.dumps(stored | {"format": written_in}))
     features = make_features(77, 0.5)
     expected = predict([split.calibrated() for split in trained.splits], features)

@@ -85,6 +85,12 @@ class PhotographFeatures:
                     joined[f"{view}/{part}"] = having[f"{view}/{part}"]
         return joined
 
+    @property
+    def networks(self) -> tuple[int, ...]:
+        """How many channels of ``multiscale`` come from each cache."""
+        kept = [self._kept(channels) for channels in self._channels]
+        return tuple(each.stop - each.start for each in kept)
+
     def frames(self, video_id: str, view: str) -> NDArray[Any]:
         """Return the pixels of the views of one photograph."""
         return self.caches[0][video_id][f"{view}/frames"]

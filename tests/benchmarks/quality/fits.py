@@ -28,7 +28,12 @@ _TOLERANCE = 0.05  # errors up to this, on the scale of 0 to 1, cost nothing
 
 
 def fit_own(
-    features: FeatureSource, photographs: Sequence[Photograph], settings: Settings, *, save_to: Path | None = None
+    features: FeatureSource,
+    photographs: Sequence[Photograph],
+    settings: Settings,
+    *,
+    networks: Sequence[int] = (),
+    save_to: Path | None = None,
 ) -> dict[str, float]:
     """Train stage two's regressor as ``diffvqa train`` does, and return its predictions for the test part.
 
@@ -36,10 +41,16 @@ def fit_own(
         features: Of the photographs.
         photographs: With their scores and parts.
         settings: The recipe of the training, and where it runs.
+        networks: How many channels of the maps each network has; one has all when empty.
         save_to: Where to keep the trained model, to score others with; for features of one cache.
     """
     result = train_all(
-        features, samples_of(photographs), [split_of(photographs)], settings.train, training_setup(settings.runtime)
+        features,
+        samples_of(photographs),
+        [split_of(photographs)],
+        settings.train,
+        training_setup(settings.runtime),
+        networks=networks,
     )
     if save_to is not None:
         assert isinstance(features, PhotographFeatures)

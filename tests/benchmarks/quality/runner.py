@@ -123,7 +123,9 @@ def _predict(
             return fit_svr([vectors], photographs)
         return fit_own(VectorFeatures(vectors, features), photographs, place.settings(row))
     if row.regressor == "own":
-        return fit_own(features, photographs, place.settings(row), save_to=place.trained(row))
+        return fit_own(
+            features, photographs, place.settings(row), networks=features.networks, save_to=place.trained(row)
+        )
     names = [each.name for each in photographs]
     kinds = features.vectors(names, views=row.views)
     if row.with_texture:
