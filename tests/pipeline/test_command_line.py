@@ -35,6 +35,21 @@ def run(verb: str, name: str, runs: Path, settings_file: Path, *more: str) -> in
     return main([verb, name, "--runs", str(runs), "--config", str(settings_file), *more])
 
 
+def test_a_process_says_all_it_has_to_and_looks_for_no_garbage_among_what_it_imported() -> None:
+    program = (
+        "import gc, sys; from diffvqa.pipeline import _cli; status = _cli.run();"
+        "print(gc.isenabled(), gc.get_threshold()[0] > 5000, gc.get_freeze_count() > 5000); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run([*command, "datasets"], check=True, capture_output=True, text=True)
+    assert "konvid-1k" in done.stdout
+    assert done.stdout.endswith("True True True\n")
+    failed = subprocess.run([*command, "extract", "nosuch"], check=False, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.count("\n") == 1
+    assert failed.stderr.startswith("diffvqa: ")
+
+
 def test_bad_videos_are_listed_with_reasons_and_the_rest_is_done(
     trained: Path, settings_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,7 +64,7 @@ def _run(command: str, options: Options) -> Usage:
 
 def imported_by(*arguments: str) -> dict[str, float]:
     """Return module to the seconds that importing it alone took in a ``diffvqa`` with these arguments."""
-    program = "import sys; from diffvqa.pipeline._cli import main; sys.exit(main(sys.argv[1:]))"
+    program = "import sys; from diffvqa.pipeline._cli import run; sys.exit(run())"
     command = [sys.executable, "-X", "importtime", "-c", program, *arguments]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     return {module: int(micros) / 1e6 for micros, module in _IMPORT.findall(said)}
