@@ -90,8 +90,8 @@ class LabelledSets:
     @property
     def networks(self) -> tuple[int, ...]:
         """How many channels of ``multiscale`` each network of the backbone has, in their order."""
-        arrays = {spec.name: spec for spec in self.sets[0].features.header.arrays}
-        return network_widths(arrays["resize/multiscale"].levels)
+        arrays = self.sets[0].features.header.arrays
+        return network_widths(next((spec.levels for spec in arrays if spec.name == "resize/multiscale"), {}))
 
     def __getitem__(self, video_id: str, /) -> Mapping[str, NDArray[Any]]:
         """Return the arrays of one video."""

@@ -76,6 +76,15 @@ def test_the_maps_of_joined_networks_are_compared_by_themselves(tmp_path: Path) 
     assert main(["evaluate", "--model", "joined", "--on", "before", "--runs", str(tmp_path)]) == 0
 
 
+def test_a_cache_without_maps_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_material(6, frames=2)
+    for arrays in data.features.values():
+        del arrays["resize/multiscale"]
+    write_dataset(tmp_path, "mapless", data)
+    assert train(tmp_path, "mapless", "--splits", "1", "--epochs", "1") == 2
+    assert "lack resize/multiscale" in capsys.readouterr().err
+
+
 def test_official_splits_are_kept_unless_random_ones_are_asked_for(runs: Path) -> None:
     (split,) = read_splits(runs / "second/model/splits.csv").splits
     assert [int(video_id[1:]) % 3 for video_id in split.test] == [0] * 7
