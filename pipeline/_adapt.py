@@ -16,7 +16,6 @@ from diffvqa.pipeline import _options as options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from diffvqa.stages._denoiser_training.fit import FitOutcome
     from diffvqa.stages._denoiser_training.pictures import TrainingPictures
     from diffvqa.stages._denoiser_training.recipe import AdaptRecipe, DenoiserRecipe
     from diffvqa.stages._denoiser_training.reconstruction_quality import ReconstructionQuality
@@ -27,20 +26,14 @@ GRID_FILE = "reconstruction.png"
 
 
 @dataclass(frozen=True)
-class AdaptSummary:
-    """What was adapted.
+class AdaptSummary(denoiser_fit.FitSummary):
+    """What was adapted; the journal has the qualities and the picture grid too.
 
     Attributes:
-        model: The model folder.
-        journal: Folder of the losses, the checkpoint, the qualities and the picture grid.
-        outcome: How far it came.
         without: Quality of reconstruction without the Controller, of held-out pictures as they are and degraded.
         adapted: With it.
     """
 
-    model: Path
-    journal: Path
-    outcome: FitOutcome
     without: dict[str, ReconstructionQuality]
     adapted: dict[str, ReconstructionQuality]
 
@@ -183,6 +176,6 @@ def command(
     if not denoiser_fit.is_main_process():
         return
     tell(quality_table(summary, recipe.adapt))
-    denoiser_fit.tell_outcome(summary.outcome, recipe.adapt, summary.journal)
+    denoiser_fit.tell_outcome(summary, recipe.adapt)
     tell(f"model: {summary.model}")
     tell(f"next: diffvqa reconstruct VIDEO --model {summary.model}")

@@ -13,23 +13,12 @@ from diffvqa.pipeline import _denoiser_fit as denoiser_fit
 from diffvqa.pipeline import _options as options
 
 if TYPE_CHECKING:
-    from diffvqa.stages._denoiser_training.fit import FitOutcome
     from diffvqa.stages._denoiser_training.recipe import DenoiserRecipe
 
 
 @dataclass(frozen=True)
-class AlignSummary:
-    """What was aligned.
-
-    Attributes:
-        model: The model folder.
-        journal: Folder of the losses and the checkpoint.
-        outcome: How far it came.
-    """
-
-    model: Path
-    journal: Path
-    outcome: FitOutcome
+class AlignSummary(denoiser_fit.FitSummary):
+    """What was aligned: a model without a Controller."""
 
 
 def align(
@@ -60,7 +49,6 @@ def align(
         BackboneError: The teacher is not there, or the crops do not fit it.
         OutputError: The folder cannot be written.
     """
-    from diffvqa.cache._atomic import atomic_folder, reporting_output_errors
     from diffvqa.pipeline._errors import ConfigError
     from diffvqa.stages._denoiser_training.alignment import aligned_denoising, load_teacher
     from diffvqa.stages._diffusion.folder_files import hash_model_folder, locate_model_folder
@@ -82,9 +70,7 @@ def align(
         folder=journal,
         origin={"model": hash_model_folder(base, controller=False), "teacher": dict(teacher.backbone.fingerprint)},
     )
-    if denoiser_fit.is_main_process():
-        with atomic_folder(out) as unfinished, reporting_output_errors(out):
-            loaded.save(unfinished, half=True, controller=False)
+    denoiser_fit.save_without_controller(loaded, out)
     return AlignSummary(out, journal, outcome)
 
 
@@ -105,14 +91,10 @@ def command(
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Train a model's U-Net further, so that its blocks also tell what a CNN sees in the pictures."""
-    from diffvqa.pipeline._console import tell
-
     recipe = denoiser_fit.resolve_recipe(config, assignments, show=show_config)
     place = denoiser_fit.FitPlace(device, workers, threads, accumulate, max_minutes, overwrite)
     summary = align(pictures, model, out, recipe, place)
     if not denoiser_fit.is_main_process():
         return
-    denoiser_fit.tell_outcome(summary.outcome, recipe.align, summary.journal)
-    tell(f"model: {out}")
-    if summary.outcome.is_finished:
-        tell(f"next: diffvqa adapt PICTURES… --model {out}")
+    denoiser_fit.tell_outcome(summary, recipe.align)
+    denoiser_fit.tell_next(summary)

@@ -1,4 +1,4 @@
-"""What ``pretrain`` and ``adapt`` share: settings, pictures, and the fit with its journal beside the model folder."""
+"""What ``pretrain``, ``align`` and ``adapt`` share: settings, pictures, the fit and its journal beside the model."""
 
 from __future__ import annotations
 
@@ -62,6 +62,21 @@ class FitPlace:
     accumulate: int = 1
     max_minutes: float | None = None
     overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class FitSummary:
+    """What was trained.
+
+    Attributes:
+        model: The model folder.
+        journal: Folder of the losses and the checkpoint.
+        outcome: How far it came.
+    """
+
+    model: Path
+    journal: Path
+    outcome: FitOutcome
 
 
 def resolve_recipe(config: Path | None, assignments: Sequence[str] | None, *, show: bool = False) -> DenoiserRecipe:
@@ -203,13 +218,36 @@ def require_fitting_crops(model: DiffusionModel, recipe: FitRecipe) -> None:
         )
 
 
-def tell_outcome(outcome: FitOutcome, recipe: FitRecipe, journal: Path) -> None:
+def save_without_controller(model: DiffusionModel, out: Path) -> None:
+    """Write the folder of a model whose U-Net was trained, from the process that writes.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    from diffvqa.cache._atomic import atomic_folder, reporting_output_errors
+
+    if is_main_process():
+        with atomic_folder(out) as unfinished, reporting_output_errors(out):
+            model.save(unfinished, half=True, controller=False)
+
+
+def tell_next(summary: FitSummary) -> None:
+    """Say where a model without a Controller lies, and that it can be given one."""
+    from diffvqa.pipeline._console import tell
+
+    tell(f"model: {summary.model}")
+    if summary.outcome.is_finished:
+        tell(f"next: diffvqa adapt PICTURES… --model {summary.model}")
+
+
+def tell_outcome(summary: FitSummary, recipe: FitRecipe) -> None:
     """Say how far a fit came, how fast, and how to go on."""
     from diffvqa.pipeline._console import in_words, tell
 
+    outcome = summary.outcome
     tell(f"steps: {outcome.steps} of {recipe.steps}, {outcome.steps_now} now in {in_words(outcome.seconds)}")
     if outcome.seconds:
         tell(f"waited for pictures {outcome.waited / outcome.seconds:.1%} of the steps' time")
-    tell(f"losses: {journal}")
+    tell(f"losses: {summary.journal}")
     if not outcome.is_finished:
         tell("not finished: run the same command again to go on")

@@ -13,23 +13,12 @@ from diffvqa.pipeline import _denoiser_fit as denoiser_fit
 from diffvqa.pipeline import _options as options
 
 if TYPE_CHECKING:
-    from diffvqa.stages._denoiser_training.fit import FitOutcome
     from diffvqa.stages._denoiser_training.recipe import DenoiserRecipe
 
 
 @dataclass(frozen=True)
-class PretrainSummary:
-    """What was trained.
-
-    Attributes:
-        model: The model folder.
-        journal: Folder of the losses and the checkpoint.
-        outcome: How far it came.
-    """
-
-    model: Path
-    journal: Path
-    outcome: FitOutcome
+class PretrainSummary(denoiser_fit.FitSummary):
+    """What was trained: a model without a Controller."""
 
 
 def pretrain(
@@ -58,7 +47,6 @@ def pretrain(
         ModelFolderError: ``start_from`` cannot be loaded.
         OutputError: The folder cannot be written.
     """
-    from diffvqa.cache._atomic import atomic_folder, reporting_output_errors
     from diffvqa.stages._denoiser_training.architecture import build_untrained
     from diffvqa.stages._denoiser_training.objective import unet_denoising
     from diffvqa.stages._diffusion.folder_files import hash_model_folder, locate_model_folder
@@ -79,9 +67,7 @@ def pretrain(
     journal = denoiser_fit.journal_folder(out) / "pretrain"
     denoising = unet_denoising(model.to(device))
     outcome = denoiser_fit.fit_with_journal(denoising, loaded, recipe.pretrain, place, folder=journal, origin=origin)
-    if denoiser_fit.is_main_process():
-        with atomic_folder(out) as unfinished, reporting_output_errors(out):
-            model.save(unfinished, half=True, controller=False)
+    denoiser_fit.save_without_controller(model, out)
     return PretrainSummary(out, journal, outcome)
 
 
@@ -105,14 +91,10 @@ def command(
     debug: options.Debug = False,  # noqa: ARG001  # handled by its callback
 ) -> None:
     """Train a small diffusion model on photographs and videos, as the shipped 'nano' was made."""
-    from diffvqa.pipeline._console import tell
-
     recipe = denoiser_fit.resolve_recipe(config, assignments, show=show_config)
     place = denoiser_fit.FitPlace(device, workers, threads, accumulate, max_minutes, overwrite)
     summary = pretrain(pictures, out, recipe, place, start_from=start_from)
     if not denoiser_fit.is_main_process():
         return
-    denoiser_fit.tell_outcome(summary.outcome, recipe.pretrain, summary.journal)
-    tell(f"model: {out}")
-    if summary.outcome.is_finished:
-        tell(f"next: diffvqa adapt PICTURES… --model {out}")
+    denoiser_fit.tell_outcome(summary, recipe.pretrain)
+    denoiser_fit.tell_next(summary)
