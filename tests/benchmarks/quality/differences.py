@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +51,10 @@ def plcc_difference(true: Sequence[float], one: Sequence[float], other: Sequence
 
 
 def pairs_among(rows: Sequence[Row]) -> tuple[tuple[Row, Row], ...]:
-    """Return those of the rows that are to be compared: by the same regressor and on the same photographs."""
-    known: Mapping[tuple[object, ...], Row] = {(row.name, row.regressor, row.take): row for row in rows}
-    kinds = dict.fromkeys((row.regressor, row.take) for row in rows)
-    wanted = (((one, *kind), (other, *kind)) for kind in kinds for one, other in COMPARED)
+    """Return those of the rows that are to be compared: by the same regressor, and all on the same photographs."""
+    known = {(row.name, row.regressor): row for row in rows}
+    regressors = dict.fromkeys(row.regressor for row in rows)
+    wanted = (((one, each), (other, each)) for each in regressors for one, other in COMPARED)
     return tuple((known[one], known[other]) for one, other in wanted if one in known and other in known)
 
 
