@@ -50,17 +50,19 @@ def align(
         OutputError: The folder cannot be written.
     """
     from diffvqa.pipeline._errors import ConfigError
-    from diffvqa.stages._denoiser_training.alignment import aligned_denoising, load_teacher
+    from diffvqa.stages._denoiser_training.alignment import aligned_denoising, load_teacher_backbone, teacher_of
     from diffvqa.stages._diffusion.folder_files import hash_model_folder, locate_model_folder
     from diffvqa.stages._diffusion.model_folder import load_model_folder
 
     base = locate_model_folder(model)
     if out.resolve() == base.resolve():
         raise ConfigError(f"{out} is the model to begin with.", "Give another --out.")
-    loaded = load_model_folder(base, start_controller=True).to(denoiser_fit.prepare_device(place))
+    device = denoiser_fit.prepare_device(place)
+    loaded = load_model_folder(base, start_controller=True).to(device)
     denoiser_fit.require_fitting_crops(loaded, recipe.align)
+    backbone = load_teacher_backbone(recipe.align, device)
     shown = denoiser_fit.read_training_pictures(pictures, recipe.align, place)
-    teacher = load_teacher(shown, recipe.align, loaded.null_prompt.device)
+    teacher = teacher_of(backbone, shown, recipe.align, device)
     journal = denoiser_fit.journal_folder(out) / "align"
     outcome = denoiser_fit.fit_with_journal(
         aligned_denoising(loaded, teacher, recipe.align),

@@ -60,11 +60,10 @@ class Teacher:
         return self.backbone.extract(views, [0] * len(views)).multiscale
 
 
-def load_teacher(pictures: TrainingPictures, recipe: AlignRecipe, device: torch.device) -> Teacher:
-    """Load the backbone that a recipe names, and take the scales of its maps from crops of the same pictures.
+def load_teacher_backbone(recipe: AlignRecipe, device: torch.device) -> FeatureBackbone:
+    """Load the backbone that a recipe names.
 
     Args:
-        pictures: To cut crops from, as the training does, but others.
         recipe: Of the training.
         device: Where the training is.
 
@@ -73,7 +72,20 @@ def load_teacher(pictures: TrainingPictures, recipe: AlignRecipe, device: torch.
         ModelFolderError: It is a model folder that cannot be loaded.
     """
     seen = ExtractRecipe(model=recipe.teacher, view_size=recipe.crop_size, grid=_FINEST_GRID, multiscale_std=False)
-    backbone = load_backbone(seen, Placement(device, channels_last=True))
+    return load_backbone(seen, Placement(device, channels_last=True))
+
+
+def teacher_of(
+    backbone: FeatureBackbone, pictures: TrainingPictures, recipe: AlignRecipe, device: torch.device
+) -> Teacher:
+    """Return a backbone as a teacher of these pictures: the scales of its maps are taken from crops of them.
+
+    Args:
+        backbone: Who teaches.
+        pictures: To cut crops from, as the training does, but others.
+        recipe: Of the training.
+        device: Where the backbone is.
+    """
     crops = CropSampler(pictures.train, recipe, "teacher").batch(0, range(_EXAMPLES))
     return Teacher(backbone, torch.from_numpy(crops).to(device))
 

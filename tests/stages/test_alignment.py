@@ -14,7 +14,7 @@ from training_material import TINY, TINY_FIT, synthetic_pictures
 from diffvqa.stages._backbones.interface import Level, ViewFeatures
 from diffvqa.stages._backbones.placement import Placement
 from diffvqa.stages._backbones.registry import load_backbone
-from diffvqa.stages._denoiser_training.alignment import Teacher, aligned_denoising, load_teacher
+from diffvqa.stages._denoiser_training.alignment import Teacher, aligned_denoising, load_teacher_backbone, teacher_of
 from diffvqa.stages._denoiser_training.architecture import build_untrained
 from diffvqa.stages._denoiser_training.crops import CropSampler
 from diffvqa.stages._denoiser_training.fit import FitRuntime, fit_denoiser
@@ -148,7 +148,7 @@ def test_parts_of_a_batch_and_activations_computed_twice_teach_what_the_whole_ba
 
 def test_the_published_cnn_teaches_its_maps_and_an_unknown_teacher_is_refused() -> None:
     recipe = RECIPE.model_copy(update={"teacher": "efficientnet-lite0"})
-    cnn = load_teacher(PICTURES, recipe, CPU)
+    cnn = teacher_of(load_teacher_backbone(recipe, CPU), PICTURES, recipe, CPU)
     crops = crops_of(0, 4)
     seen = ExtractRecipe(model="efficientnet-lite0", view_size=32, grid=16, multiscale_std=False)
     with torch.no_grad():
@@ -159,6 +159,6 @@ def test_the_published_cnn_teaches_its_maps_and_an_unknown_teacher_is_refused() 
     for number in (0, 100, cnn.width - 1):
         assert np.corrcoef(told[:, number].flatten(), expected[:, number].flatten())[0, 1] > 0.999
     with pytest.raises(Exception, match="There is no model 'mega'"):
-        load_teacher(PICTURES, recipe.model_copy(update={"teacher": "mega"}), CPU)
+        load_teacher_backbone(recipe.model_copy(update={"teacher": "mega"}), CPU)
     with pytest.raises(BackboneError, match="does not fit the model"):
-        load_teacher(PICTURES, recipe.model_copy(update={"teacher": "nano", "crop_size": 40}), CPU)
+        load_teacher_backbone(recipe.model_copy(update={"teacher": "nano", "crop_size": 40}), CPU)

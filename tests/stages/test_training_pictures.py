@@ -10,7 +10,7 @@ from PIL import Image
 from training_material import TINY_FIT, synthetic_picture, synthetic_pictures, write_photos
 
 from diffvqa.pipeline._denoiser_fit import resolve_recipe
-from diffvqa.stages._denoiser_training.alignment import aligned_denoising, load_teacher
+from diffvqa.stages._denoiser_training.alignment import aligned_denoising, load_teacher_backbone, teacher_of
 from diffvqa.stages._denoiser_training.architecture import build_untrained
 from diffvqa.stages._denoiser_training.crops import CropSampler, scaled_crop
 from diffvqa.stages._denoiser_training.fit import FitRuntime, fit_denoiser
@@ -165,11 +165,8 @@ def test_the_shipped_recipe_gives_the_logged_curves_within_noise(tmp_path: Path)
     recipe = resolve_recipe(None, [*tiny, *(f"architecture.{setting}" for setting in architecture)])
     model = build_untrained(recipe.architecture, recipe.pretrain.seed)
     pretrained = losses_of(unet_denoising(model), recipe.pretrain, tmp_path / "pretrain")
-    aligned = losses_of(
-        aligned_denoising(model, load_teacher(synthetic_pictures(), recipe.align, CPU), recipe.align),
-        recipe.align,
-        tmp_path / "align",
-    )
+    teacher = teacher_of(load_teacher_backbone(recipe.align, CPU), synthetic_pictures(), recipe.align, CPU)
+    aligned = losses_of(aligned_denoising(model, teacher, recipe.align), recipe.align, tmp_path / "align")
     adapted = losses_of(controller_denoising(model), recipe.adapt, tmp_path / "adapt")
     np.testing.assert_allclose(pretrained, LOGGED_PRETRAIN, rtol=5e-3)
     np.testing.assert_allclose(aligned, LOGGED_ALIGN, rtol=5e-3)
