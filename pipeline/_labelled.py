@@ -19,8 +19,9 @@ from diffvqa.cache._streaming import in_disk_order
 from diffvqa.pipeline._errors import ConfigError
 from diffvqa.pipeline._manifest import Label, Manifest, read_manifest
 from diffvqa.pipeline._runs import DatasetRun
-from diffvqa.stages._backbones.interface import network_widths
 from diffvqa.stages._errors import TrainingDataError
+from diffvqa.stages._network_maps import NetworkMaps, network_maps
+from diffvqa.stages._regressor_folder import REGRESSOR_FORMAT
 from diffvqa.stages._splits import Split, make_splits
 from diffvqa.stages._splits_file import read_splits
 from diffvqa.stages._train_recipe import TrainRecipe
@@ -88,10 +89,10 @@ class LabelledSets:
         }
 
     @property
-    def networks(self) -> tuple[int, ...]:
-        """How many channels of ``multiscale`` each network of the backbone has, in their order."""
+    def networks(self) -> tuple[NetworkMaps, ...]:
+        """What of ``multiscale`` each network of the backbone has, in their order."""
         arrays = self.sets[0].features.header.arrays
-        return network_widths(next((spec.levels for spec in arrays if spec.name == "resize/multiscale"), {}))
+        return network_maps(next((spec.levels for spec in arrays if spec.name == "resize/multiscale"), {}))
 
     def __getitem__(self, video_id: str, /) -> Mapping[str, NDArray[Any]]:
         """Return the arrays of one video."""
@@ -146,6 +147,7 @@ class LabelledSets:
         }
         content = {
             "recipe": recipe.model_dump(),
+            "regressor": REGRESSOR_FORMAT,
             "fingerprint": self.extract["fingerprint_digest"],
             "samples": [asdict(sample) for sample in self.samples],
             "features": digests,

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._train_recipe import TrainRecipe
 from diffvqa.stages._training_data import BranchInput
+
+
+def count_kinds(recipe: TrainRecipe, networks: Sequence[NetworkMaps], *, has_texture: bool) -> int:
+    """Return how many kinds :meth:`FrameSummary.kinds` gives.
+
+    Args:
+        recipe: As there.
+        networks: As there.
+        has_texture: Whether there is one.
+    """
+    of_maps = sum(network.kinds for network in networks) if networks else 1
+    return of_maps + (recipe.texture and has_texture)
 
 
 @dataclass(frozen=True)
@@ -43,29 +56,38 @@ class FrameSummary:
         """Bytes it takes up in memory."""
         return sum(part.nbytes for parts in (self.maps, self.textures) for part in parts.values())
 
-    def kinds(self, recipe: TrainRecipe, networks: Sequence[int] = ()) -> list[Tensor]:
+    def kinds(self, recipe: TrainRecipe, networks: Sequence[NetworkMaps] = ()) -> list[Tensor]:
         """Return what a recipe looks at, float32, the branches side by side.
 
         Args:
             recipe: Which branches, and whether the texture is read.
-            networks: How many channels of F_MS each network has; one has all of them when empty.
+            networks: What of F_MS each network has; one has all of it when empty.
 
         Returns:
-            The maps of each network, and the texture where there is one and it is read.
+            For each network the means of its means and, where it is known which those are, everything else: its
+            deviations and how means and deviations vary over the grid. Then the texture, where there is one and it is
+            read.
         """
         views = ("resize", "crop") if recipe.branches == "both" else (recipe.branches,)
-        of_views = [self._maps_by_network(view, networks) for view in views]
-        kinds = [torch.cat(of_network, dim=-1).float() for of_network in zip(*of_views, strict=True)]
+        of_views = [list(self._kinds_of_maps(view, networks)) for view in views]
+        kinds = [torch.cat(of_kind, dim=-1).float() for of_kind in zip(*of_views, strict=True)]
         if recipe.texture and self.textures:
             kinds.append(torch.cat([self.textures[view] for view in views], dim=-1).float())
         return kinds
 
-    def _maps_by_network(self, view: str, networks: Sequence[int]) -> list[Tensor]:
+    def _kinds_of_maps(self, view: str, networks: Sequence[NetworkMaps]) -> Iterator[Tensor]:
         maps = self.maps[view]
-        if not networks:
-            return [maps]
-        means, deviations = (torch.split(half, list(networks), dim=-1) for half in maps.chunk(2, dim=-1))
-        return [torch.cat(both, dim=-1) for both in zip(means, deviations, strict=True)]
+        channels = maps.shape[-1] // 2
+        known = networks or [NetworkMaps(channels, 0)]
+        widths = [network.channels for network in known]
+        averages, spreads = (torch.split(half, widths, dim=-1) for half in torch.split(maps, channels, dim=-1))
+        for network, over_places, varying in zip(known, averages, spreads, strict=True):
+            if network.deviations:
+                means, deviations = torch.split(over_places, [network.means, network.deviations], dim=-1)
+                yield means
+                yield torch.cat([deviations, varying], dim=-1)
+            else:
+                yield torch.cat([over_places, varying], dim=-1)
 
 
 def _over_places(multiscale: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from diffvqa.stages._dff import DiffusionFeatureFusion
 from diffvqa.stages._dropout import Dropout
 from diffvqa.stages._fff import FrameFeatureFusion
-from diffvqa.stages._frame_summary import FrameSummary
+from diffvqa.stages._frame_summary import FrameSummary, count_kinds
 from diffvqa.stages._kernel_ridge import KernelRidge
+from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._quality_head import QualityHead
 from diffvqa.stages._tcab import TemporalCoherenceAugmentation
 from diffvqa.stages._tdm import TemporalDifference
@@ -91,8 +92,8 @@ class Regressor(nn.Module):
         recipe: Widths, depths and dropout, and which blocks and branches are on.
         resize_shape: Of the features of the resized view (S).
         crop_shape: Of the features of a crop (D).
-        networks: How many channels of F_MS each network of the backbone has, in their order: the kernel part compares
-            the maps of each by themselves. One network has all of them when empty.
+        networks: What of F_MS each network of the backbone has, in their order: the kernel part compares the maps of
+            each by themselves. One network has all of them when empty.
 
     Raises:
         TrainingDataError: ``tcab_patch`` is larger than a view's frames.
@@ -103,7 +104,7 @@ class Regressor(nn.Module):
         recipe: TrainRecipe,
         resize_shape: BranchShape,
         crop_shape: BranchShape,
-        networks: Sequence[int] = (),
+        networks: Sequence[NetworkMaps] = (),
     ) -> None:
         super().__init__()
         self.resize_shape = resize_shape
@@ -115,8 +116,8 @@ class Regressor(nn.Module):
         width = sum(branch.width for branch in branches if branch is not None)
         self.head = QualityHead(width, recipe.head_width, recipe.dropout, weighted=recipe.frame_weights)
         self.recipe = recipe
-        has_texture = recipe.texture and resize_shape.texture is not None
-        self.kernel = KernelRidge(kinds=max(1, len(self.networks)) + has_texture) if recipe.kernel else None
+        kinds = count_kinds(recipe, self.networks, has_texture=resize_shape.texture is not None)
+        self.kernel = KernelRidge(kinds) if recipe.kernel else None
 
     @property
     def device(self) -> torch.device:

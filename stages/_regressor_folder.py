@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from diffvqa.cache._errors import OutputError
 from diffvqa.stages._calibration import Calibration
 from diffvqa.stages._errors import RegressorFolderError
 from diffvqa.stages._json_values import without_nan
+from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._prediction import CalibratedRegressor
 from diffvqa.stages._regressor import Regressor
 from diffvqa.stages._software import installed_versions
@@ -30,14 +31,17 @@ from diffvqa.stages._training_data import BranchShape
 if TYPE_CHECKING:  # a model is read without what trained it: accelerate and scipy take a second to import
     from diffvqa.stages._training import CrossValidation, TrainedSplit
 
+REGRESSOR_FORMAT = 5
+"""Of a trained model; it is raised whenever regressors of the same recipe are built in another way."""
+
 MODEL_FILE = "model.json"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.csv"
 CURVES_FILE = "curves.csv"
 CURVES_FOLDER = "tensorboard"
 SPLITS_FILE = "splits.csv"
-_FORMAT = 4
-# The setting that came with each format; in what was written before, it is off. With format 4 came the networks.
+# The setting that came with each format; in what was written before, it is off. With format 4 came the networks,
+# with format 5 their deviations, which were compared together with their means before.
 _SINCE = {"texture": 2, "kernel": 3}
 _SOFTWARE = ("diffvqa", "torch", "accelerate", "numba", "numpy", "scipy")
 _TRAIN_AGAIN = "Run 'diffvqa train' again."
@@ -118,14 +122,14 @@ def load_regressors(folder: Path) -> LoadedRegressors:
         raise RegressorFolderError(f"{folder} holds no trained model: {MODEL_FILE} is missing.", _TRAIN_AGAIN)
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["format"] > _FORMAT:
+        if stored["format"] > REGRESSOR_FORMAT:
             raise RegressorFolderError(f"{path} was written by a newer version of diffvqa.", "Upgrade diffvqa.")
         unknown_then = {name: False for name, first in _SINCE.items() if stored["format"] < first}
         recipe = TrainRecipe.model_validate(stored["train"] | unknown_then)
         resize, crop = (_shape_from(stored["shapes"][view]) for view in ("resize", "crop"))
         regressors = []
         for split in stored["splits"]:
-            regressor = Regressor(recipe, resize, crop, stored.get("networks", ()))
+            regressor = Regressor(recipe, resize, crop, _networks_from(stored.get("networks", ())))
             regressor.load_state_dict(load_file(folder / split["weights"]))
             regressors.append(regressor.eval())
         lines = [
@@ -186,10 +190,10 @@ def _write(
         _write_tensorboard(folder / CURVES_FOLDER / _name_of(trained.split), trained)
     first = result.splits[0].regressor
     model = {
-        "format": _FORMAT,
+        "format": REGRESSOR_FORMAT,
         "train": recipe.model_dump(),
         "shapes": {"resize": asdict(first.resize_shape), "crop": asdict(first.crop_shape)},
-        "networks": list(first.networks),
+        "networks": [astuple(network) for network in first.networks],
         "extract": dict(extract),
         "labels": {name: dict(labels[name]) for name in result.datasets},
         "splits": [
@@ -273,6 +277,11 @@ def _name_of(split: Split) -> str:
 
 def _weights_file(split: Split) -> str:
     return f"split-{split.index:02d}.safetensors"
+
+
+def _networks_from(stored: Sequence[Any]) -> tuple[NetworkMaps, ...]:
+    """Return what each network has; in format 4 that was a number of channels, all compared together."""
+    return tuple(NetworkMaps(each, 0) if isinstance(each, int) else NetworkMaps(*each) for each in stored)
 
 
 def _shape_from(stored: Mapping[str, Any]) -> BranchShape:

@@ -19,6 +19,7 @@ from diffvqa.stages._fit_state import EpochRecord, FitState
 from diffvqa.stages._fits_at_once import fit_at_once
 from diffvqa.stages._fitting import FittedRegressor, Hooks, TrainingPart, fit_regressor
 from diffvqa.stages._metrics import Metrics, correlation_metrics, median_metrics
+from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._prediction import CalibratedRegressor, predict_raw
 from diffvqa.stages._regressor import Regressor
 from diffvqa.stages._splits import Split
@@ -140,7 +141,7 @@ def train_all(
     setup: TrainingSetup | None = None,
     *,
     initial: Mapping[str, Tensor] | None = None,
-    networks: Sequence[int] = (),
+    networks: Sequence[NetworkMaps] = (),
 ) -> CrossValidation:
     """Train and test one regressor on each split.
 
@@ -153,7 +154,7 @@ def train_all(
         recipe: Of the regressor and its training.
         setup: Where to compute, and whom to tell.
         initial: Weights to fine-tune, as :func:`pretrain_regressor` returns them.
-        networks: How many channels of ``multiscale`` each network of the backbone has; one has all when empty.
+        networks: What of ``multiscale`` each network of the backbone has; one has all when empty.
 
     Raises:
         TrainingDataError: Missing, constant or repeated labels, a split with too few videos or one video in two parts,
@@ -185,7 +186,7 @@ def pretrain_regressor(
     recipe: TrainRecipe,
     setup: TrainingSetup | None = None,
     *,
-    networks: Sequence[int] = (),
+    networks: Sequence[NetworkMaps] = (),
 ) -> dict[str, Tensor]:
     """Train one regressor for others to start from, and return its weights and input statistics.
 

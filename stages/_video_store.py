@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._frame_summary import FrameSummary
+from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._training_data import BranchMoments, FeatureSource, LoadedVideo, load_video
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ class VideoStore(Mapping[str, LoadedVideo]):
         video_ids: Which; others are not to be had from this store.
         memory_limit: Bytes of features that may be kept in memory. What fits is read once; where the whole does not
             fit, at most the textures of latents and the summaries are kept, and every use of a video reads it again.
-        networks: How many channels of ``multiscale`` each network of the backbone has; one has all when empty.
+        networks: What of ``multiscale`` each network of the backbone has; one has all when empty.
 
     Attributes:
         networks: The same.
@@ -39,7 +40,7 @@ class VideoStore(Mapping[str, LoadedVideo]):
         video_ids: Sequence[str],
         *,
         memory_limit: int,
-        networks: Sequence[int] = (),
+        networks: Sequence[NetworkMaps] = (),
     ) -> None:
         self.networks = tuple(networks)
         self._features = features

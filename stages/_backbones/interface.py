@@ -82,16 +82,3 @@ def level_slices(levels: Sequence[Level]) -> dict[str, tuple[int, int]]:
         slices[level.name] = (first, first + level.channels)
         first += level.channels
     return slices
-
-
-def network_widths(levels: Mapping[str, tuple[int, int]]) -> tuple[int, ...]:
-    """Return how many channels of ``multiscale`` each network has, in their order.
-
-    Args:
-        levels: From :func:`level_slices`; named ``network/map/statistic`` in a combination, else ``map/statistic``.
-    """
-    widths: dict[str, int] = {}
-    for name, (first, end) in levels.items():
-        network = "/".join(name.split("/")[:-2])
-        widths[network] = widths.get(network, 0) + end - first
-    return tuple(widths.values())

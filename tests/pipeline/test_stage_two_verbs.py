@@ -15,6 +15,7 @@ from stage_two_material import RECIPE, Material, make_material, write_dataset
 from diffvqa.pipeline._cli import main
 from diffvqa.stages._fit_state import FitState
 from diffvqa.stages._metrics import correlation_metrics, median_metrics
+from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._regressor_folder import load_regressors
 from diffvqa.stages._splits_file import read_splits
 from diffvqa.stages._train_recipe import TrainRecipe
@@ -68,11 +69,12 @@ def test_the_maps_of_joined_networks_are_compared_by_themselves(tmp_path: Path) 
         write_dataset(tmp_path, name, make_material(15, frames=2), levels=levels)
     assert train(tmp_path, "joined", "--pretrain", "before", "--splits", "1", "--epochs", "1") == 0
     (regressor,) = load_regressors(tmp_path / "joined/model").regressors
-    assert regressor.networks == (2, 3)
-    # Mean and deviation of each map in either view, then the texture.
+    assert regressor.networks == (NetworkMaps(2, 0), NetworkMaps(2, 1))
+    # In either view: mean and spread of the first network's maps, which has no deviations; the second's means, then its
+    # deviations and the spread of all; the texture.
     sizes = [len(mean) for name, mean in regressor.named_buffers() if re.fullmatch(r"kernel\.kernels\.\d\.mean", name)]
-    assert sizes[:2] == [2 * 2 * 2, 2 * 2 * 3]
-    assert len(sizes) == 3
+    assert sizes[:3] == [2 * (2 + 2), 2 * 2, 2 * (1 + 3)]
+    assert len(sizes) == 4
     assert main(["evaluate", "--model", "joined", "--on", "before", "--runs", str(tmp_path)]) == 0
 
 
@@ -128,6 +130,22 @@ def test_an_interrupted_training_is_gone_on_from(
     monkeypatch.setattr(TrainingJournal, "keep", keep)
     assert train(tmp_path, "set", "--splits", "2", "--epochs", "4") == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "set/model").glob("*.safetensors")} == expected
+
+
+def test_what_an_earlier_version_began_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its regressors may be built in another way, and then its states do not fit."""
+
+    def interrupted_in(version: int) -> str:
+        monkeypatch.setattr("diffvqa.pipeline._labelled.REGRESSOR_FORMAT", version)
+        assert train(tmp_path, "set", "--splits", "1", "--epochs", "2") == 130
+        return (tmp_path / "set/training/identity.txt").read_text()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    write_dataset(tmp_path, "set", make_material(12, frames=2))
+    monkeypatch.setattr(TrainingJournal, "keep", interrupt)
+    assert interrupted_in(1) != interrupted_in(2) == interrupted_in(2)
 
 
 def test_several_data_sets_make_one_model_with_a_scale_for_each(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

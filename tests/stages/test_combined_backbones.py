@@ -8,11 +8,12 @@ import torch
 from extraction_material import CPU, SimpleBackbone
 
 from diffvqa.stages._backbones.combined import CombinedBackbone, NamedBackbone
-from diffvqa.stages._backbones.interface import level_slices, network_widths
+from diffvqa.stages._backbones.interface import level_slices
 from diffvqa.stages._backbones.placement import Placement
 from diffvqa.stages._backbones.registry import load_backbone
 from diffvqa.stages._errors import BackboneError, ModelFolderError
 from diffvqa.stages._extract_recipe import ExtractRecipe
+from diffvqa.stages._network_maps import NetworkMaps, network_maps
 from diffvqa.stages._view_extractor import ViewExtractor
 
 
@@ -34,8 +35,9 @@ def test_a_combination_gives_what_its_parts_give(tiny_model: Path) -> None:
     assert next(iter(slices)) == "tiny/mid_block/mean"
     assert list(slices)[-1] == "tiny-random/residual/std"
     assert slices["tiny-random/residual/std"][1] == features.multiscale.shape[1]
-    assert network_widths(slices) == (first.multiscale.shape[1], second.multiscale.shape[1])
-    assert network_widths(level_slices(one.backbone.levels)) == (first.multiscale.shape[1],)
+    halves = [NetworkMaps(each.multiscale.shape[1] // 2, each.multiscale.shape[1] // 2) for each in (first, second)]
+    assert network_maps(slices) == tuple(halves)
+    assert network_maps(level_slices(one.backbone.levels)) == (halves[0],)
     assert list(both.backbone.fingerprint) == ["1.diffusion", "2.diffusion-random"]
     assert both.backbone.fingerprint["2.diffusion-random"] == other.backbone.fingerprint["diffusion-random"]
 

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from diffvqa.stages._dff import DiffusionFeatureFusion
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._fff import FrameFeatureFusion
-from diffvqa.stages._frame_summary import FrameSummary
+from diffvqa.stages._frame_summary import FrameSummary, count_kinds
 from diffvqa.stages._kernel_ridge import KernelRidge
+from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._quality_head import QualityHead
 from diffvqa.stages._regressor import Prediction, Regressor
 from diffvqa.stages._tcab import TemporalCoherenceAugmentation
@@ -304,10 +305,20 @@ def test_a_summary_holds_what_numpy_says_of_the_places_and_crops() -> None:
     (of_crops,) = summary.kinds(RECIPE.model_copy(update={"branches": "crop", "texture": False}))
     assert torch.equal(of_crops, summary.maps["crop"].float())
     resize, crop = (replace(view, multiscale=view.multiscale[..., 2:]) for view in (batch.resize, batch.crop))
-    of_one, of_other, again = summary.kinds(RECIPE, (2, 3))
+    of_one, of_other, again = summary.kinds(RECIPE, (NetworkMaps(2, 0), NetworkMaps(3, 0)))
     assert torch.equal(of_other, FrameSummary.of(resize, crop).kinds(RECIPE)[0])
     assert of_one.shape == (2, 3, 4 * 2)
     assert torch.equal(again, of_texture)
+    one, means, rest, again = summary.kinds(RECIPE, networks := (NetworkMaps(2, 0), NetworkMaps(1, 2)))
+    assert torch.equal(one, of_one)
+    of_views = torch.split(of_other, 6, dim=-1)  # of each the mean and two deviations over a cell, then their spread
+    assert torch.equal(means, torch.cat([view[..., :1] for view in of_views], dim=-1))
+    assert torch.equal(rest, torch.cat([view[..., 1:] for view in of_views], dim=-1))
+    assert torch.equal(again, of_texture)
+    for recipe, has_texture in ((RECIPE, True), (RECIPE, False), (RECIPE.model_copy(update={"texture": False}), True)):
+        asked = summary if has_texture else replace(summary, textures={})
+        for each in ((), networks):
+            assert count_kinds(recipe, each, has_texture=has_texture) == len(asked.kinds(recipe, each))
 
 
 def test_what_the_kernel_part_says_of_a_frame_is_added_to_its_quality() -> None:

@@ -17,6 +17,7 @@ from tensorboardX.proto.event_pb2 import Event
 from diffvqa.cache._errors import OutputError
 from diffvqa.stages import _regressor_folder as regressor_folder
 from diffvqa.stages._errors import RegressorFolderError
+from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._prediction import predict
 from diffvqa.stages._regressor_folder import load_regressors, read_test_predictions, save_regressors
 from diffvqa.stages._splits_file import read_splits
@@ -76,25 +77,31 @@ def test_features_without_a_latent_train_are_stored_and_predict(tmp_path: Path) 
 
 def test_which_maps_are_whose_is_kept(tmp_path: Path) -> None:
     data = make_material(8, frames=2)
-    trained = train_all(data.features, data.samples, data.splits(RECIPE), RECIPE, networks=(2, 3))
+    networks = (NetworkMaps(2, 0), NetworkMaps(1, 2))
+    trained = train_all(data.features, data.samples, data.splits(RECIPE), RECIPE, networks=networks)
     save_regressors(tmp_path / "model", trained, train_recipe=RECIPE, extract=EXTRACT, labels=LABELS)
     features = make_features(77, 0.5)
     expected = predict([split.calibrated() for split in trained.splits], features)
     assert predict(load_regressors(tmp_path / "model").calibrated(), features).score == expected.score
 
 
-@pytest.mark.parametrize(("written_in", "unknown_then"), [(1, ("texture", "kernel")), (2, ("kernel",)), (3, ())])
+@pytest.mark.parametrize(
+    ("written_in", "unknown_then"), [(1, ("texture", "kernel")), (2, ("kernel",)), (3, ()), (4, ())]
+)
 def test_a_model_of_an_earlier_format_predicts_the_same(
     tmp_path: Path, written_in: int, unknown_then: tuple[str, ...]
 ) -> None:
     without = RECIPE.model_copy(update=dict.fromkeys(unknown_then, False))
     data = make_material(8, frames=2)
-    trained = train_all(data.features, data.samples, data.splits(without), without)
+    networks = (NetworkMaps(2, 0), NetworkMaps(3, 0)) if written_in == 4 else ()
+    trained = train_all(data.features, data.samples, data.splits(without), without, networks=networks)
     save_regressors(tmp_path / "model", trained, train_recipe=without, extract=EXTRACT, labels=LABELS)
     stored = json.loads((tmp_path / "model/model.json").read_text())
     for setting in unknown_then:
         del stored["train"][setting]
     del stored["networks"]
+    if written_in == 4:
+        stored["networks"] = [2, 3]
     (tmp_path / "model/model.json").write_text(json.dumps(stored | {"format": written_in}))
     features = make_features(77, 0.5)
     expected = predict([split.calibrated() for split in trained.splits], features)

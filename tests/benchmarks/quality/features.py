@@ -18,6 +18,7 @@ from diffvqa.cache._atomic import atomic_write_text
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.pipeline._config import Settings
 from diffvqa.pipeline._extract import extract
+from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._texture import latent_texture
 
 from .photographs import DATASET
@@ -86,10 +87,11 @@ class PhotographFeatures:
         return joined
 
     @property
-    def networks(self) -> tuple[int, ...]:
-        """How many channels of ``multiscale`` come from each cache."""
-        kept = [self._kept(channels) for channels in self._channels]
-        return tuple(each.stop - each.start for each in kept)
+    def networks(self) -> tuple[NetworkMaps, ...]:
+        """What of ``multiscale`` comes from each cache."""
+        return tuple(
+            NetworkMaps(_length(each.mean), _length(each.std) if self._with_std else 0) for each in self._channels
+        )
 
     def frames(self, video_id: str, view: str) -> NDArray[Any]:
         """Return the pixels of the views of one photograph."""
@@ -186,6 +188,10 @@ def _channels_of(cache: FeatureCache) -> Channels:
     if std.start != mean.stop:
         raise ValueError(f"{cache.url} holds features of several networks; join their caches instead")
     return Channels(mean, std)
+
+
+def _length(channels: slice) -> int:
+    return int(channels.stop - channels.start)
 
 
 def extracted(settings: Settings, cache: Path) -> FeatureCache:

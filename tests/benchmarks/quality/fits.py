@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from diffvqa.pipeline._config import Settings
 from diffvqa.pipeline._stage_two import training_setup
+from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._regressor_folder import save_regressors
 from diffvqa.stages._training import train_all
 from diffvqa.stages._training_data import FeatureSource
@@ -32,7 +33,7 @@ def fit_own(
     photographs: Sequence[Photograph],
     settings: Settings,
     *,
-    networks: Sequence[int] = (),
+    networks: Sequence[NetworkMaps] = (),
     save_to: Path | None = None,
 ) -> dict[str, float]:
     """Train stage two's regressor as ``diffvqa train`` does, and return its predictions for the test part.
@@ -41,7 +42,7 @@ def fit_own(
         features: Of the photographs.
         photographs: With their scores and parts.
         settings: The recipe of the training, and where it runs.
-        networks: How many channels of the maps each network has; one has all when empty.
+        networks: What of the maps each network has; one has all when empty.
         save_to: Where to keep the trained model, to score others with; for features of one cache.
     """
     result = train_all(
