@@ -20,6 +20,7 @@ from diffvqa.pipeline._config import Settings, resolve_settings
 from diffvqa.stages._diffusion.controller import Controller
 from diffvqa.stages._diffusion.folder_files import locate_model_folder
 from diffvqa.stages._diffusion.model_folder import load_model_folder
+from diffvqa.stages._regressor_folder import REGRESSOR_FORMAT
 
 from .brisque import brisque_features
 from .features import PhotographFeatures, VectorFeatures, extracted, seconds_per_photograph
@@ -100,7 +101,7 @@ def predictions_of(row: Row, place: Workplace) -> dict[str, float]:
         {
             "features": [features.digests, row.is_brisque],
             "photographs": [[each.name, each.score, each.part] for each in photographs],
-            "train": settings.train.model_dump() if row.regressor == "own" else None,
+            "train": [REGRESSOR_FORMAT, settings.train.model_dump()] if row.regressor == "own" else None,
             "views": row.views,
             "texture": row.with_texture,
         }
