@@ -16,6 +16,7 @@ from benchmarks.quality.features import PhotographFeatures
 from benchmarks.quality.fits import fit_svr
 from benchmarks.quality.photographs import DATASET, Photograph, prepare, read_photographs, split_of
 from benchmarks.quality.rows import all_rows, chosen_rows
+from benchmarks.quality.runner import Workplace, predictions_of
 from benchmarks.quality.severity import DISTORTIONS, SEVERITIES, clean_contents
 from benchmarks.quality.stand_in import write_stand_in
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from diffvqa.cache._reader import FeatureCache
 from diffvqa.pipeline._config import resolve_settings
 from diffvqa.pipeline._extract import extract
 from diffvqa.stages._bootstrap import bootstrap_intervals
+from diffvqa.stages._regressor_folder import load_regressors
 from diffvqa.stages._texture import latent_texture
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared/data/photos"
@@ -129,6 +131,23 @@ def test_how_much_each_kind_of_features_counts_is_found_by_cross_validation() ->
 
     assert correlation(kinds) > 0.8
     assert correlation(kinds) > correlation(kinds[:1]) + 0.5
+
+
+def test_what_was_made_with_other_settings_is_kept_beside(tmp_path: Path) -> None:
+    """Else three crops would be told by what nine of them had learned, as one model of a row lay over the other."""
+    write_stand_in(tmp_path / "photographs", pictures=24)
+    (row,) = chosen_rows("nano/own", few=10)
+    small = {"extract.view_size": 32, "train.tcab_patch": 16, "train.epochs": 1}
+    one, two = (
+        Workplace(tmp_path / "photographs", tmp_path / "work", {**small, "extract.crops": crops}) for crops in (1, 2)
+    )
+    made = [predictions_of(row, place) for place in (one, two)]
+    crops = [load_regressors(place.trained(row)).extract["recipe"]["crops"] for place in (one, two)]
+    assert crops == [1, 2]
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "work/predictions").iterdir()}
+    assert len(kept) == 2
+    assert [predictions_of(row, place) for place in (one, two)] == made
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work/predictions").iterdir()} == kept
 
 
 def test_rows_are_chosen_by_name_and_by_pattern() -> None:

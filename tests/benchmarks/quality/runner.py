@@ -66,9 +66,22 @@ class Workplace:
         caches = [self._cache(row, name) for name in row.backbones]
         return PhotographFeatures(caches, with_std=row.with_std, mantissa_bits=row.mantissa_bits)
 
+    def kept_as(self, row: Row) -> str:
+        """Return the name of what is made of a row: another one for other features, photographs or settings."""
+        settings, photographs = self.settings(row), self.of_row(row)
+        identity = {
+            "features": [self.features(row).digests, row.is_brisque],
+            "photographs": [[each.name, each.score, each.part] for each in photographs],
+            "train": [REGRESSOR_FORMAT, settings.train.model_dump()] if row.regressor == "own" else None,
+            "views": row.views,
+            "texture": row.with_texture,
+        }
+        name = row.name if row.take is None else f"{row.name}, {row.take} photographs"
+        return f"{name}-{row.regressor}-{_digest(identity)[:16]}"
+
     def trained(self, row: Row) -> Path:
         """Return the folder of the regressor that a row trains."""
-        return self.work / "models" / _file_name(row)
+        return self.work / "models" / self.kept_as(row)
 
     def seconds_per_photograph(self, row: Row) -> float:
         """Return the CPU seconds that a row's networks took for each photograph; NaN where unknown."""
@@ -94,24 +107,12 @@ class Workplace:
 
 def predictions_of(row: Row, place: Workplace) -> dict[str, float]:
     """Return a row's predictions for the test part; made anew only where features, photographs or settings changed."""
-    photographs = place.of_row(row)
-    settings = place.settings(row)
-    features = place.features(row)
-    identity = _digest(
-        {
-            "features": [features.digests, row.is_brisque],
-            "photographs": [[each.name, each.score, each.part] for each in photographs],
-            "train": [REGRESSOR_FORMAT, settings.train.model_dump()] if row.regressor == "own" else None,
-            "views": row.views,
-            "texture": row.with_texture,
-        }
-    )
-    kept = place.work / "predictions" / f"{_file_name(row)}-{row.regressor}.json"
-    if kept.is_file() and (stored := json.loads(kept.read_text()))["identity"] == identity:
-        return dict(stored["predictions"])
-    predicted = _predict(row, features, photographs, place)
+    kept = place.work / "predictions" / f"{place.kept_as(row)}.json"
+    if kept.is_file():
+        return dict(json.loads(kept.read_text()))
+    predicted = _predict(row, place.features(row), place.of_row(row), place)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(kept, json.dumps({"identity": identity, "predictions": predicted}))
+    atomic_write_text(kept, json.dumps(predicted))
     return predicted
 
 
@@ -144,10 +145,6 @@ def _brisque_vectors(photographs: Sequence[Photograph], work: Path) -> dict[str,
     kept.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(kept, json.dumps(vectors))
     return {name: np.array(vector) for name, vector in vectors.items()}
-
-
-def _file_name(row: Row) -> str:
-    return row.name if row.take is None else f"{row.name}, {row.take} photographs"
 
 
 def _digest(content: object) -> str:
