@@ -36,11 +36,12 @@ def network_maps(levels: Mapping[str, tuple[int, int]]) -> tuple[NetworkMaps, ..
         levels: Name to (first channel, one past its last), in order, as a cache tells of ``multiscale``; named
             ``network/map/statistic`` in a combination, else ``map/statistic``.
     """
-    means: dict[str, int] = {}
-    deviations: dict[str, int] = {}
+    found: dict[str, NetworkMaps] = {}
     for name, (first, end) in levels.items():
-        network = "/".join(name.split("/")[:-2])
-        counted, other = (deviations, means) if name.endswith("/std") else (means, deviations)
-        counted[network] = counted.get(network, 0) + end - first
-        other.setdefault(network, 0)
-    return tuple(NetworkMaps(means[network], deviations[network]) for network in means)
+        network, width = "/".join(name.split("/")[:-2]), end - first
+        before = found.get(network, NetworkMaps(0, 0))
+        if name.endswith("/std"):
+            found[network] = NetworkMaps(before.means, before.deviations + width)
+        else:
+            found[network] = NetworkMaps(before.means + width, before.deviations)
+    return tuple(found.values())
