@@ -18,7 +18,7 @@ from diffvqa.cache._atomic import atomic_write_text
 from diffvqa.cache._reader import FeatureCache
 from diffvqa.pipeline._config import Settings
 from diffvqa.pipeline._extract import extract
-from diffvqa.stages._network_maps import NetworkMaps
+from diffvqa.stages._network_maps import NetworkMaps, network_maps
 from diffvqa.stages._texture import latent_texture
 
 from .photographs import DATASET
@@ -28,19 +28,6 @@ Array = NDArray[np.float64]
 STORED_MANTISSA_BITS = 10  # of float16
 
 _VIEWS = ("resize", "crop")
-
-
-@dataclass(frozen=True)
-class Channels:
-    """Which channels of a cache's ``multiscale`` are looked at.
-
-    Attributes:
-        mean: Those of the levels' means.
-        std: Those of the levels' standard deviations.
-    """
-
-    mean: slice
-    std: slice
 
 
 class PhotographFeatures:
@@ -58,7 +45,8 @@ class PhotographFeatures:
         self.caches = tuple(caches)
         self._with_std = with_std
         self._mantissa_bits = mantissa_bits
-        self._channels = [_channels_of(cache) for cache in caches]
+        maps = [_maps_of(cache) for cache in caches]
+        self._maps = maps if with_std else [NetworkMaps(each.means, 0) for each in maps]
 
     @property
     def digests(self) -> list[str]:
@@ -75,8 +63,8 @@ class PhotographFeatures:
         for view in _VIEWS:
             joined[f"{view}/multiscale"] = np.concatenate(
                 [
-                    self._rounded(arrays[f"{view}/multiscale"][..., self._kept(channels), :, :])
-                    for arrays, channels in zip(every, self._channels, strict=True)
+                    self._rounded(arrays[f"{view}/multiscale"][..., : maps.channels, :, :])
+                    for arrays, maps in zip(every, self._maps, strict=True)
                 ],
                 axis=-3,
             )
@@ -89,16 +77,11 @@ class PhotographFeatures:
     @property
     def networks(self) -> tuple[NetworkMaps, ...]:
         """What of ``multiscale`` comes from each cache."""
-        return tuple(
-            NetworkMaps(_length(each.mean), _length(each.std) if self._with_std else 0) for each in self._channels
-        )
+        return tuple(self._maps)
 
     def frames(self, video_id: str, view: str) -> NDArray[Any]:
         """Return the pixels of the views of one photograph."""
         return self.caches[0][video_id][f"{view}/frames"]
-
-    def _kept(self, channels: Channels) -> slice:
-        return slice(channels.mean.start, channels.std.stop if self._with_std else channels.mean.stop)
 
     def _rounded(self, maps: NDArray[Any]) -> NDArray[Any]:
         if self._mantissa_bits == STORED_MANTISSA_BITS:
@@ -118,8 +101,8 @@ class PhotographFeatures:
             For each cache, (len(names), features) float64.
         """
         return [
-            np.stack([np.concatenate(list(self._vector(cache[name], channels, views))) for name in names])
-            for cache, channels in zip(self.caches, self._channels, strict=True)
+            np.stack([np.concatenate(list(self._vector(cache[name], maps.means, views))) for name in names])
+            for cache, maps in zip(self.caches, self._maps, strict=True)
         ]
 
     def textures(self, names: Sequence[str], *, views: Sequence[str] = _VIEWS) -> list[Array]:
@@ -140,15 +123,15 @@ class PhotographFeatures:
         textures = [latent_texture(torch.from_numpy(arrays[f"{view}/latent"])).double().numpy() for view in views]
         return np.concatenate([_over_views(texture) for texture in textures])
 
-    def _vector(self, arrays: Mapping[str, NDArray[Any]], channels: Channels, views: Sequence[str]) -> Iterator[Array]:
+    def _vector(self, arrays: Mapping[str, NDArray[Any]], count: int, views: Sequence[str]) -> Iterator[Array]:
         for view in views:
             maps = self._rounded(arrays[f"{view}/multiscale"]).astype(np.float64)
-            means = maps[..., channels.mean, :, :]
+            means = maps[..., :count, :, :]
             mean = means.mean(axis=(-2, -1))
             yield _over_views(mean)
             if self._with_std:
                 # The deviation over the whole view, from that of its cells and that of their means.
-                squares = means**2 + maps[..., channels.std, :, :] ** 2
+                squares = means**2 + maps[..., count:, :, :] ** 2
                 yield _over_views(np.sqrt(np.maximum(squares.mean(axis=(-2, -1)) - mean**2, 0.0)))
 
 
@@ -180,18 +163,13 @@ def _over_views(values: Array) -> Array:
     return averaged
 
 
-def _channels_of(cache: FeatureCache) -> Channels:
-    """Return which channels are means and which deviations; each kind lies together, in the same order."""
+def _maps_of(cache: FeatureCache) -> NetworkMaps:
+    """Return how many channels are means and deviations; each kind lies together, in the same order."""
     spec = next(spec for spec in cache.header.arrays if spec.name == "resize/multiscale")
-    ends = {kind: [ends for name, ends in spec.levels.items() if name.endswith(f"/{kind}")] for kind in ("mean", "std")}
-    mean, std = (slice(ends[kind][0][0], ends[kind][-1][1]) for kind in ("mean", "std"))
-    if std.start != mean.stop:
+    networks = network_maps(spec.levels)
+    if len(networks) != 1:
         raise ValueError(f"{cache.url} holds features of several networks; join their caches instead")
-    return Channels(mean, std)
-
-
-def _length(channels: slice) -> int:
-    return int(channels.stop - channels.start)
+    return networks[0]
 
 
 def extracted(settings: Settings, cache: Path) -> FeatureCache:

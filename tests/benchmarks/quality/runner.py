@@ -66,11 +66,11 @@ class Workplace:
         caches = [self._cache(row, name) for name in row.backbones]
         return PhotographFeatures(caches, with_std=row.with_std, mantissa_bits=row.mantissa_bits)
 
-    def kept_as(self, row: Row) -> str:
+    def kept_as(self, row: Row, features: PhotographFeatures, photographs: Sequence[Photograph]) -> str:
         """Return the name of what is made of a row: another one for other features, photographs or settings."""
-        settings, photographs = self.settings(row), self.of_row(row)
+        settings = self.settings(row)
         identity = {
-            "features": [self.features(row).digests, row.is_brisque],
+            "features": [features.digests, row.is_brisque],
             "photographs": [[each.name, each.score, each.part] for each in photographs],
             "train": [REGRESSOR_FORMAT, settings.train.model_dump()] if row.regressor == "own" else None,
             "views": row.views,
@@ -80,8 +80,13 @@ class Workplace:
         return f"{name}-{row.regressor}-{_digest(identity)[:16]}"
 
     def trained(self, row: Row) -> Path:
-        """Return the folder of the regressor that a row trains."""
-        return self.work / "models" / self.kept_as(row)
+        """Return the folder of the regressor that a row trained."""
+        photographs = self.of_row(row)
+        return self.model_folder(self.kept_as(row, self.features(row), photographs))
+
+    def model_folder(self, kept_as: str) -> Path:
+        """Return where a regressor of that name lies."""
+        return self.work / "models" / kept_as
 
     def seconds_per_photograph(self, row: Row) -> float:
         """Return the CPU seconds that a row's networks took for each photograph; NaN where unknown."""
@@ -107,17 +112,20 @@ class Workplace:
 
 def predictions_of(row: Row, place: Workplace) -> dict[str, float]:
     """Return a row's predictions for the test part; made anew only where features, photographs or settings changed."""
-    kept = place.work / "predictions" / f"{place.kept_as(row)}.json"
+    photographs = place.of_row(row)
+    features = place.features(row)
+    name = place.kept_as(row, features, photographs)
+    kept = place.work / "predictions" / f"{name}.json"
     if kept.is_file():
         return dict(json.loads(kept.read_text()))
-    predicted = _predict(row, place.features(row), place.of_row(row), place)
+    predicted = _predict(row, features, photographs, place, save_to=place.model_folder(name))
     kept.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(kept, json.dumps(predicted))
     return predicted
 
 
 def _predict(
-    row: Row, features: PhotographFeatures, photographs: Sequence[Photograph], place: Workplace
+    row: Row, features: PhotographFeatures, photographs: Sequence[Photograph], place: Workplace, *, save_to: Path
 ) -> dict[str, float]:
     if row.is_brisque:
         vectors = _brisque_vectors(photographs, place.work)
@@ -125,9 +133,7 @@ def _predict(
             return fit_svr([vectors], photographs)
         return fit_own(VectorFeatures(vectors, features), photographs, place.settings(row))
     if row.regressor == "own":
-        return fit_own(
-            features, photographs, place.settings(row), networks=features.networks, save_to=place.trained(row)
-        )
+        return fit_own(features, photographs, place.settings(row), networks=features.networks, save_to=save_to)
     names = [each.name for each in photographs]
     kinds = features.vectors(names, views=row.views)
     if row.with_texture:
