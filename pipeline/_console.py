@@ -42,6 +42,9 @@ class ProgressReport(Protocol):
     def set(self, done: int, total: int, note: str = "") -> None:
         """Say that ``done`` of ``total`` items are finished; ``note`` is shown beside it."""
 
+    def go_on(self, done: int, total: int) -> None:
+        """Say that ``done`` of ``total`` items were finished before now: they do not count in the rate."""
+
 
 @functools.cache
 def error_console() -> Console:
@@ -173,12 +176,15 @@ class _BarProgress:
     def set(self, done: int, total: int, note: str = "") -> None:
         self._bar.update(self._task, completed=done, total=total, note=note)
 
+    def go_on(self, done: int, total: int) -> None:
+        self._bar.reset(self._task, completed=done, total=total, note="")
+
 
 class _LoggedProgress:
     def __init__(self, description: str, total: int) -> None:
         self._description = description
         self._total = total
-        self._done = 0
+        self._done = self._before = 0
         self._failed = 0
         self._begun = self._last_line = time.monotonic()
         self._lock = threading.Lock()
@@ -194,10 +200,15 @@ class _LoggedProgress:
         if now - self._last_line < _SECONDS_BETWEEN_LINES and done < total:
             return
         self._last_line = now
-        rate = done / max(now - self._begun, 1e-9)
-        left = f"{in_words((total - done) / rate)} left" if 0 < done < total else ""
-        parts = (f"{self._description} {done}/{total}", _rate(rate), left, note)
+        rate = (done - self._before) / max(now - self._begun, 1e-9)
+        left = f"{in_words((total - done) / rate)} left" if rate > 0 and done < total else ""
+        parts = (f"{self._description} {done}/{total}", _rate(rate) if rate > 0 else "", left, note)
         logger.info(", ".join(part for part in parts if part))
+
+    def go_on(self, done: int, total: int) -> None:
+        self._done = self._before = done
+        self._total = total
+        self._begun = self._last_line = time.monotonic()
 
 
 def _rate(per_second: float) -> str:

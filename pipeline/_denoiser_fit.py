@@ -169,10 +169,14 @@ def fit_with_journal(
         max_seconds=None if place.max_minutes is None else 60 * place.max_minutes,
     )
     held_out = ""
+    is_first = True
     with progress(f"fit {folder.name}", recipe.steps) as report:
 
         def show(rows: list[FitRow]) -> None:
-            nonlocal held_out
+            nonlocal held_out, is_first
+            if is_first:
+                report.go_on(rows[-1].step + 1, recipe.steps)
+                is_first = False
             if rows[-1].held_out_loss is not None:
                 held_out = f", held-out {rows[-1].held_out_loss:.4f}"
             mean = sum(row.loss for row in rows) / len(rows)

@@ -144,7 +144,7 @@ def sweep(
         logger.info("%d trial(s) were there already", before)
     material = SearchMaterial(labelled, chosen, settings.runtime)
     with choose_engine(settings) as engine, progress(f"sweep {name}", trials) as report:
-        report.set(before, trials)
+        report.go_on(before, trials)
         search = RecipeSearch(study, engine, material, space, settings.train)
         for _ in search.run(max(0, trials - before)):
             report.advance()
