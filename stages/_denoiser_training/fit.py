@@ -164,7 +164,7 @@ class _Fit:
 
     def _take(self, step: Step) -> Tensor:
         """Take one step of the optimiser and return this process's share of its loss."""
-        rate = self.recipe.learning_rate * _rate_at(self.next_step, self.recipe)
+        rate = self.recipe.learning_rate * self.recipe.rate_at(self.next_step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_share"]
         total = torch.zeros((), device=self.accelerator.device)
@@ -210,7 +210,7 @@ class _Fit:
         if not self.journal.writes:
             return
         rows = [
-            FitRow(step, loss, self.recipe.learning_rate * _rate_at(step, self.recipe))
+            FitRow(step, loss, self.recipe.learning_rate * self.recipe.rate_at(step))
             for (step, _), loss in zip(unwritten, losses, strict=True)
         ]
         if measures:
@@ -255,15 +255,6 @@ def _growing_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + count) / (10 + count)))
 
     return update
-
-
-def _rate_at(step: int, recipe: FitRecipe) -> float:
-    """Return the share of the peak learning rate: a linear warm-up, then half a cosine down to ``final_rate``."""
-    rising = max(1, round(recipe.warm_up * recipe.steps))
-    if step < rising:
-        return (step + 1) / rising
-    fallen = 0.5 - 0.5 * math.cos(math.pi * (step - rising) / max(1, recipe.steps - rising))
-    return 1 - (1 - recipe.final_rate) * fallen
 
 
 def _parameter_groups(network: nn.Module, recipe: FitRecipe) -> list[dict[str, Any]]:

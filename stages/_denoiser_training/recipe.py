@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -42,8 +43,9 @@ class FitRecipe(BaseModel):
     batch_size: int = Field(32, ge=1, description="crops per step, over all processes")
     crop_size: int = Field(128, ge=8, description="side of a crop in pixels")
     learning_rate: float = Field(6e-4, gt=0, description="peak rate of AdamW; rises, then falls as a cosine")
-    warm_up: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises to its peak")
+    warm_up: float = Field(0.05, ge=0, lt=1, description="share of a cycle over which the rate rises to its peak")
     final_rate: float = Field(0.0, ge=0, le=1, description="share of the peak rate that the cosine falls to")
+    cycles: int = Field(1, ge=1, description="how often the rate rises and falls, in equal shares of the steps")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of the weight matrices")
     gradient_norm: float = Field(1.0, gt=0, description="longer gradients are clipped to this length")
     ema: float = Field(0.998, ge=0, lt=1, description="decay per step of the averaged weights, which are kept")
@@ -73,6 +75,19 @@ class FitRecipe(BaseModel):
     def crops_at_zero(self) -> int:
         """How many crops of a step have t = 0 by design."""
         return 0
+
+    def rate_at(self, step: int) -> float:
+        """Return the share of the peak learning rate at a step, counted from 0.
+
+        In each cycle a linear warm-up, then half a cosine down to ``final_rate`` (SGDR: Loshchilov and Hutter, 2017).
+        """
+        length = math.ceil(self.steps / self.cycles)
+        within = step % length
+        rising = max(1, round(self.warm_up * length))
+        if within < rising:
+            return (within + 1) / rising
+        fallen = 0.5 - 0.5 * math.cos(math.pi * (within - rising) / max(1, length - rising))
+        return 1 - (1 - self.final_rate) * fallen
 
     def identity(self) -> dict[str, Any]:
         """Return what the trained network depends on, as JSON values."""

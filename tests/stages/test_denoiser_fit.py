@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from training_material import TINY, TINY_FIT, synthetic_pictures
 
 from diffvqa.stages._denoiser_training.architecture import build_untrained
@@ -127,3 +129,35 @@ def test_errors_are_weighted_by_the_signal_to_noise_ratio(kind: str, expected: l
     recipe = FitRecipe.model_validate({"loss_weight": kind})
     weights = timestep_weights(torch.tensor([100.0, 1.0, 0.25]), recipe)
     torch.testing.assert_close(weights, torch.tensor(expected))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    length=st.integers(1, 200),
+    cycles=st.integers(2, 5),
+    warm_up=st.floats(0, 0.9),
+    final_rate=st.floats(0, 1),
+    step=st.integers(0, 10_000),
+)
+def test_each_cycle_of_the_rate_is_a_training_of_its_own(
+    length: int, cycles: int, warm_up: float, final_rate: float, step: int
+) -> None:
+    alone = FitRecipe(steps=length, warm_up=warm_up, final_rate=final_rate)
+    several = alone.model_copy(update={"steps": cycles * length, "cycles": cycles})
+    step %= several.steps
+    rate = several.rate_at(step)
+    assert rate == alone.rate_at(step % length)
+    assert min(final_rate, 1 / length) <= rate <= 1
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_the_end() -> None:
+    recipe = FitRecipe(steps=300, cycles=3, warm_up=0.1, final_rate=0.2)
+    rates = [recipe.rate_at(step) for step in range(300)]
+    assert rates[9] == rates[109] == rates[209] == 1.0
+    assert rates[99] == pytest.approx(0.2, abs=1e-3)
+    for first in (0, 100, 200):
+        assert rates[first : first + 10] == sorted(rates[first : first + 10])
+        assert rates[first + 10 : first + 100] == sorted(rates[first + 10 : first + 100], reverse=True)
+    # Where they do not divide, the last is the shorter one.
+    uneven = FitRecipe(steps=10, cycles=3, warm_up=0)
+    assert [step for step in range(10) if uneven.rate_at(step) == 1.0] == [0, 1, 4, 5, 8, 9]
