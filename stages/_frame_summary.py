@@ -12,9 +12,12 @@ from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._train_recipe import TrainRecipe
 from diffvqa.stages._training_data import BranchInput
 
+# Counted in full, what is left out of a training is predicted less well: it takes from what the maps say.
+_FLAT_TEXTURE_SHARE = 0.5
 
-def count_kinds(recipe: TrainRecipe, networks: Sequence[NetworkMaps], *, has_texture: bool) -> int:
-    """Return how many kinds :meth:`FrameSummary.kinds` gives.
+
+def kind_shares(recipe: TrainRecipe, networks: Sequence[NetworkMaps], *, has_texture: bool) -> tuple[float, ...]:
+    """Return how much each of the kinds that :meth:`FrameSummary.kinds` gives is to count, beside the others.
 
     Args:
         recipe: As there.
@@ -22,7 +25,9 @@ def count_kinds(recipe: TrainRecipe, networks: Sequence[NetworkMaps], *, has_tex
         has_texture: Whether there is one.
     """
     of_maps = sum(network.kinds for network in networks) if networks else 1
-    return of_maps + (recipe.texture and has_texture)
+    if not (recipe.texture and has_texture):
+        return (1.0,) * of_maps
+    return (1.0,) * (of_maps + 1) + (_FLAT_TEXTURE_SHARE,) * recipe.flat_texture
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,12 @@ class FrameSummary:
         maps: By view, (..., 2 Cm) float16: mean and standard deviation (population) of F_MS over the grid, averaged
             over the crops.
         textures: By view, (..., D) float16: the latent's texture averaged over the crops; empty without a latent.
+        flat_textures: Likewise, that of the flatter half, less that of the whole.
     """
 
     maps: dict[str, Tensor]
     textures: dict[str, Tensor]
+    flat_textures: dict[str, Tensor]
 
     @classmethod
     def of(cls, resize: BranchInput, crop: BranchInput) -> FrameSummary:
@@ -47,14 +54,19 @@ class FrameSummary:
             "crop": _over_places(crop.multiscale).mean(crop_axis),
         }
         maps = {view: statistics.half() for view, statistics in maps.items()}
-        if resize.texture is None or crop.texture is None:
-            return cls(maps, {})
-        return cls(maps, {"resize": resize.texture, "crop": crop.texture.float().mean(crop_axis).half()})
+
+        def over_crops(of_resize: Tensor | None, of_crops: Tensor | None) -> dict[str, Tensor]:
+            if of_resize is None or of_crops is None:
+                return {}
+            return {"resize": of_resize, "crop": of_crops.float().mean(crop_axis).half()}
+
+        return cls(maps, over_crops(resize.texture, crop.texture), over_crops(resize.flat_texture, crop.flat_texture))
 
     @property
     def nbytes(self) -> int:
         """Bytes it takes up in memory."""
-        return sum(part.nbytes for parts in (self.maps, self.textures) for part in parts.values())
+        every = (self.maps, self.textures, self.flat_textures)
+        return sum(part.nbytes for parts in every for part in parts.values())
 
     def kinds(self, recipe: TrainRecipe, networks: Sequence[NetworkMaps] = ()) -> list[Tensor]:
         """Return what a recipe looks at, float32, the branches side by side.
@@ -65,14 +77,16 @@ class FrameSummary:
 
         Returns:
             For each network the means of its means and, where it is known which those are, everything else: its
-            deviations and how means and deviations vary over the grid. Then the texture, where there is one and it is
-            read.
+            deviations and how means and deviations vary over the grid. Then the texture and that of what is flat, where
+            there are any and they are read.
         """
         views = ("resize", "crop") if recipe.branches == "both" else (recipe.branches,)
         of_views = [list(self._kinds_of_maps(view, networks)) for view in views]
         kinds = [torch.cat(of_kind, dim=-1).float() for of_kind in zip(*of_views, strict=True)]
         if recipe.texture and self.textures:
             kinds.append(torch.cat([self.textures[view] for view in views], dim=-1).float())
+            if recipe.flat_texture:
+                kinds.append(torch.cat([self.flat_textures[view] for view in views], dim=-1).float())
         return kinds
 
     def _kinds_of_maps(self, view: str, networks: Sequence[NetworkMaps]) -> Iterator[Tensor]:

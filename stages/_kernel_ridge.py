@@ -67,15 +67,17 @@ class KernelRidge(nn.Module):
     """What kernel ridge regression says of each frame: 0 until it is fitted. Nothing in it is learned by gradients.
 
     Args:
-        kinds: Number of kinds of summaries; the kernel is the mean of a radial kernel of each.
+        shares: For each kind of summaries how much it counts: the kernel is the mean of a radial kernel of each,
+            weighted so.
     """
 
     weights: Tensor
     intercept: Tensor
 
-    def __init__(self, kinds: int) -> None:
+    def __init__(self, shares: Sequence[float]) -> None:
         super().__init__()
-        self.kernels = nn.ModuleList(_Kernel() for _ in range(kinds))
+        self._shares = [share / sum(shares) for share in shares]
+        self.kernels = nn.ModuleList(_Kernel() for _ in shares)
         self.register_buffer("weights", torch.zeros(0))
         self.register_buffer("intercept", torch.zeros(()))
 
@@ -96,8 +98,8 @@ class KernelRidge(nn.Module):
 
     def similarities(self, projected: Sequence[Tensor]) -> Tensor:
         """Return the kernel with each landmark, (..., M)."""
-        kernels = [kernel(of_kind) for kernel, of_kind in zip(self.kernels, projected, strict=True)]
-        return torch.stack(kernels).mean(0)
+        every = zip(self._shares, self.kernels, projected, strict=True)
+        return torch.stack([share * kernel(of_kind) for share, kernel, of_kind in every]).sum(0)
 
     def landmark_similarities(self) -> Tensor:
         """Return the kernel of the landmarks with each other, (M, M) float64."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffvqa.stages._dff import DiffusionFeatureFusion
 from diffvqa.stages._dropout import Dropout
 from diffvqa.stages._fff import FrameFeatureFusion
-from diffvqa.stages._frame_summary import FrameSummary, count_kinds
+from diffvqa.stages._frame_summary import FrameSummary, kind_shares
 from diffvqa.stages._kernel_ridge import KernelRidge
 from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._quality_head import QualityHead
@@ -116,8 +116,8 @@ class Regressor(nn.Module):
         width = sum(branch.width for branch in branches if branch is not None)
         self.head = QualityHead(width, recipe.head_width, recipe.dropout, weighted=recipe.frame_weights)
         self.recipe = recipe
-        kinds = count_kinds(recipe, self.networks, has_texture=resize_shape.texture is not None)
-        self.kernel = KernelRidge(kinds) if recipe.kernel else None
+        shares = kind_shares(recipe, self.networks, has_texture=resize_shape.texture is not None)
+        self.kernel = KernelRidge(shares) if recipe.kernel else None
 
     @property
     def device(self) -> torch.device:

@@ -31,7 +31,7 @@ from diffvqa.stages._training_data import BranchShape
 if TYPE_CHECKING:  # a model is read without what trained it: accelerate and scipy take a second to import
     from diffvqa.stages._training import CrossValidation, TrainedSplit
 
-REGRESSOR_FORMAT = 5
+REGRESSOR_FORMAT = 6
 """Of a trained model; it is raised whenever regressors of the same recipe are built in another way."""
 
 MODEL_FILE = "model.json"
@@ -42,7 +42,7 @@ CURVES_FOLDER = "tensorboard"
 SPLITS_FILE = "splits.csv"
 # The setting that came with each format; in what was written before, it is off. With format 4 came the networks,
 # with format 5 their deviations, which were compared together with their means before.
-_SINCE = {"texture": 2, "kernel": 3}
+_SINCE = {"texture": 2, "kernel": 3, "flat_texture": 6}
 _SOFTWARE = ("diffvqa", "torch", "accelerate", "numba", "numpy", "scipy")
 _TRAIN_AGAIN = "Run 'diffvqa train' again."
 

@@ -57,6 +57,9 @@ class TrainRecipe(BaseModel):
     fff: bool = Field(True, description="Convolve and flatten each frame's maps; off: their mean.")
     tcab: bool = Field(True, description="Read the frames themselves with Mamba.")
     texture: bool = Field(True, description="Read the covariance of the latent's patches, which the paper does not.")
+    flat_texture: bool = Field(
+        True, description="Also compare, in the kernel part, the texture of what is flat, where noise is seen."
+    )
     kernel: bool = Field(
         True, description="Add kernel ridge regression on statistics of the features, which the paper does not have."
     )
@@ -73,7 +76,7 @@ class TrainRecipe(BaseModel):
 def ablations(recipe: TrainRecipe) -> dict[str, TrainRecipe]:
     """Return the recipe and its ablations by name: each block that it uses switched off, one at a time."""
     variants = {"full": recipe}
-    for block in ("dff", "tdm", "fff", "tcab", "texture", "kernel", "frame_weights"):
+    for block in ("dff", "tdm", "fff", "tcab", "texture", "flat_texture", "kernel", "frame_weights"):
         if getattr(recipe, block):
             variants[f"without {block.replace('_', ' ')}"] = recipe.model_copy(update={block: False})
     if recipe.branches == "both":

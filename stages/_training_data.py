@@ -16,7 +16,7 @@ from diffvqa.stages._blocks import block_side, cut_into_blocks
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._finiteness import is_finite
 from diffvqa.stages._standardisation import ChannelMoments
-from diffvqa.stages._texture import latent_texture, texture_size
+from diffvqa.stages._texture import LatentTexture, texture_size
 
 _PARTS = ("latent", "multiscale", "frames")
 _VIEWS = ("resize", "crop")
@@ -92,18 +92,20 @@ class BranchInput:
     Attributes:
         latent: (..., P, C s s) float, F_Latent cut into P = h' w' blocks; None where the backbone has no latent.
         texture: (..., D) float, the texture of F_Latent; None likewise.
+        flat_texture: (..., D) float, that of its flatter half, less that of the whole; None likewise.
         multiscale: (..., g g, Cm) float, F_MS.
         frames: (..., S, S, 3) uint8, RGB.
     """
 
     latent: Tensor | None
     texture: Tensor | None
+    flat_texture: Tensor | None
     multiscale: Tensor
     frames: Tensor
 
     @classmethod
     def from_maps(
-        cls, latent: Tensor | None, multiscale: Tensor, frames: Tensor, *, texture: Tensor | None = None
+        cls, latent: Tensor | None, multiscale: Tensor, frames: Tensor, *, texture: LatentTexture | None = None
     ) -> BranchInput:
         """Lay out features as the regressor reads them.
 
@@ -113,14 +115,17 @@ class BranchInput:
             frames: (..., S, S, 3) uint8, RGB.
             texture: Of the latent, where it is known already.
         """
-        blocks = None if latent is None else cut_into_blocks(latent, block_side(*latent.shape[-2:]))
-        if latent is not None and texture is None:
-            texture = latent_texture(latent)
-        return cls(blocks, texture, cut_into_blocks(multiscale, 1), frames.contiguous())
+        maps = cut_into_blocks(multiscale, 1)
+        if latent is None:
+            return cls(None, None, None, maps, frames.contiguous())
+        texture = texture or LatentTexture.of(latent)
+        blocks = cut_into_blocks(latent, block_side(*latent.shape[-2:]))
+        return cls(blocks, texture.whole, texture.flat, maps, frames.contiguous())
 
     def parts(self) -> list[Tensor]:
         """Return what there is, in the order of the fields."""
-        return [part for part in (self.latent, self.texture, self.multiscale, self.frames) if part is not None]
+        every = (self.latent, self.texture, self.flat_texture, self.multiscale, self.frames)
+        return [part for part in every if part is not None]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> BranchInput:
         """Return the same with every part changed."""
@@ -128,10 +133,10 @@ class BranchInput:
 
     @classmethod
     def of(cls, parts: Sequence[Tensor]) -> BranchInput:
-        """Return what :meth:`parts` was taken from: without a latent and its texture where there are but two."""
+        """Return what :meth:`parts` was taken from: without a latent and its textures where there are but two."""
         *of_latent, multiscale, frames = parts
-        latent, texture = of_latent or (None, None)
-        return cls(latent, texture, multiscale, frames)
+        latent, texture, flat_texture = of_latent or (None, None, None)
+        return cls(latent, texture, flat_texture, multiscale, frames)
 
 
 @dataclass(frozen=True)
@@ -216,10 +221,13 @@ class LoadedVideo:
         """Bytes it takes up in memory."""
         return sum(part.nbytes for view in (self.resize, self.crop) for part in view.parts())
 
-    def textures(self) -> dict[str, Tensor]:
+    def textures(self) -> dict[str, LatentTexture]:
         """Return the textures of the latents of ``resize`` and ``crop``; none where there are no latents."""
-        views = {"resize": self.resize.texture, "crop": self.crop.texture}
-        return {view: texture for view, texture in views.items() if texture is not None}
+        return {
+            name: LatentTexture(view.texture, view.flat_texture)
+            for name, view in (("resize", self.resize), ("crop", self.crop))
+            if view.texture is not None and view.flat_texture is not None
+        }
 
     def moments(self) -> dict[str, BranchMoments]:
         """Return the moments of ``resize`` and ``crop``."""
@@ -230,7 +238,7 @@ class LoadedVideo:
 
 
 def load_video(
-    arrays: Mapping[str, NDArray[Any]], video_id: str, textures: Mapping[str, Tensor] | None = None
+    arrays: Mapping[str, NDArray[Any]], video_id: str, textures: Mapping[str, LatentTexture] | None = None
 ) -> LoadedVideo:
     """Check one video's arrays and return them as tensors.
 
@@ -267,7 +275,7 @@ def load_video(
     )
 
 
-def _laid_out(parts: Sequence[Tensor], texture: Tensor | None) -> BranchInput:
+def _laid_out(parts: Sequence[Tensor], texture: LatentTexture | None) -> BranchInput:
     *latent, multiscale, frames = parts
     return BranchInput.from_maps(latent[0] if latent else None, multiscale, frames, texture=texture)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from torch import Tensor
-
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._frame_summary import FrameSummary
 from diffvqa.stages._network_maps import NetworkMaps
+from diffvqa.stages._texture import LatentTexture
 from diffvqa.stages._training_data import BranchMoments, FeatureSource, LoadedVideo, load_video
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ class VideoStore(Mapping[str, LoadedVideo]):
         self._features = features
         self._ids = dict.fromkeys(video_ids)
         self._moments: dict[str, dict[str, BranchMoments]] = {}
-        self._textures: dict[str, dict[str, Tensor]] = {}
+        self._textures: dict[str, dict[str, LatentTexture]] = {}
         self._summaries: dict[str, FrameSummary] = {}
         self._derived_fit = False
         self._first: LoadedVideo | None = None

@@ -71,10 +71,10 @@ def test_the_maps_of_joined_networks_are_compared_by_themselves(tmp_path: Path) 
     (regressor,) = load_regressors(tmp_path / "joined/model").regressors
     assert regressor.networks == (NetworkMaps(2, 0), NetworkMaps(2, 1))
     # In either view: mean and spread of the first network's maps, which has no deviations; the second's means, then its
-    # deviations and the spread of all; the texture.
+    # deviations and the spread of all; the textures.
     sizes = [len(mean) for name, mean in regressor.named_buffers() if re.fullmatch(r"kernel\.kernels\.\d\.mean", name)]
     assert sizes[:3] == [2 * (2 + 2), 2 * 2, 2 * (1 + 3)]
-    assert len(sizes) == 4
+    assert len(sizes) == 5
     assert main(["evaluate", "--model", "joined", "--on", "before", "--runs", str(tmp_path)]) == 0
 
 
@@ -205,6 +205,7 @@ def test_an_ablation_is_one_command_and_keeps_the_model(runs: Path, capsys: pyte
         "without fff",
         "without tcab",
         "without texture",
+        "without flat texture",
         "without kernel",
         "without frame weights",
     ]

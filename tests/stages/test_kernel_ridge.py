@@ -19,6 +19,7 @@ from diffvqa.stages._kernel_ridge import KernelRidge
 from diffvqa.stages._kernel_ridge_fit import LeftOut, fit_kernel_ridge
 
 LENGTHS = (7, 4)  # of the summaries of each kind
+SHARES = (1.0, 0.5)
 GROUPS = [f"content {number // 3}" for number in range(24)]
 
 
@@ -39,7 +40,7 @@ def fit(
     groups: Sequence[str],
     ridge: KernelRidge | None = None,
 ) -> tuple[KernelRidge, LeftOut]:
-    ridge = KernelRidge(len(LENGTHS)) if ridge is None else ridge
+    ridge = KernelRidge(SHARES) if ridge is None else ridge
     generator = torch.Generator().manual_seed(0)
     return ridge, fit_kernel_ridge(ridge, summaries.__getitem__, targets, groups, generator)
 
@@ -48,21 +49,21 @@ def of_videos(ridge: KernelRidge, summaries: Sequence[Sequence[Tensor]]) -> list
     return [ridge(video).mean().item() for video in summaries]
 
 
-def test_the_kernel_is_the_mean_of_radial_kernels_of_standardised_principal_components(
+def test_the_kernel_is_the_weighted_mean_of_radial_kernels_of_standardised_principal_components(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kernel_ridge, "_MOST_DIRECTIONS", 3)
     summaries = make_summaries()
     ridge, _ = fit(summaries, planted(summaries), GROUPS)
     expected = torch.zeros(3, 24, dtype=torch.float64)
-    for kind, length in enumerate(LENGTHS):
+    for kind, (length, share) in enumerate(zip(LENGTHS, SHARES, strict=True)):
         means = torch.stack([video[kind].mean(0) for video in summaries]).numpy()
         scaler = StandardScaler().fit(means)
         components = PCA(3).fit(scaler.transform(means))
         landmarks, asked = (
             components.transform(scaler.transform(rows)) for rows in (means, summaries[2][kind].numpy())
         )
-        expected += torch.from_numpy(rbf_kernel(asked, landmarks, gamma=0.5 / length)) / len(LENGTHS)
+        expected += torch.from_numpy(rbf_kernel(asked, landmarks, gamma=0.5 / length)) * share / sum(SHARES)
     found = ridge.similarities(ridge.project(summaries[2]))
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
 
@@ -144,7 +145,7 @@ def test_fine_tuning_changes_what_was_learned_by_what_it_leaves_over() -> None:
 def test_it_is_loaded_whatever_it_was_fitted_to() -> None:
     summaries = make_summaries()
     ridge, _ = fit(summaries, planted(summaries), GROUPS)
-    again = KernelRidge(len(LENGTHS))
+    again = KernelRidge(SHARES)
     again.load_state_dict(ridge.state_dict())
     assert torch.equal(again(summaries[2]), ridge(summaries[2]))
     assert not list(again.parameters())  # nothing that an optimiser could change

@@ -28,7 +28,7 @@ from diffvqa.pipeline._config import resolve_settings
 from diffvqa.pipeline._extract import extract
 from diffvqa.stages._bootstrap import bootstrap_intervals
 from diffvqa.stages._regressor_folder import load_regressors
-from diffvqa.stages._texture import latent_texture
+from diffvqa.stages._texture import LatentTexture
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared/data/photos"
 
@@ -108,7 +108,7 @@ def test_vectors_are_mean_and_deviation_over_the_whole_view(tiny_model: Path, tm
     assert coarser.digests != fine.digests
     assert not np.array_equal(coarser.vectors(names)[0], of_cells)
     (texture,), latent = fine.textures(names), fine[names[0]]["crop/latent"]
-    crops = latent_texture(torch.from_numpy(latent)).double().mean((0, 1)).numpy()
+    crops = LatentTexture.of(torch.from_numpy(latent)).whole.double().mean((0, 1)).numpy()
     np.testing.assert_allclose(texture[0, len(crops) :], crops)
     joined = PhotographFeatures([*fine.caches, *fine.caches])[names[0]]
     assert joined["crop/multiscale"].shape[-3] == 2 * fine[names[0]]["crop/multiscale"].shape[-3]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from diffvqa.stages._dff import DiffusionFeatureFusion
 from diffvqa.stages._errors import TrainingDataError
 from diffvqa.stages._fff import FrameFeatureFusion
-from diffvqa.stages._frame_summary import FrameSummary, count_kinds
+from diffvqa.stages._frame_summary import FrameSummary, kind_shares
 from diffvqa.stages._kernel_ridge import KernelRidge
 from diffvqa.stages._network_maps import NetworkMaps
 from diffvqa.stages._quality_head import QualityHead
@@ -128,7 +129,9 @@ def test_inputs_are_standardised_with_stored_statistics() -> None:
     batch = random_batch(4, 3, 2)
     view = batch.resize
     assert view.texture is not None
-    shifted = BranchInput(latent_of(view) * 64, view.texture * 4 - 9, view.multiscale * 64 - 99, view.frames)
+    shifted = replace(
+        view, latent=latent_of(view) * 64, texture=view.texture * 4 - 9, multiscale=view.multiscale * 64 - 99
+    )
     regressor, moved = make_regressor(), make_regressor()
     regressor.set_input_statistics(moments_of(batch))
     moved.set_input_statistics(moments_of(replace(batch, resize=shifted)))
@@ -267,7 +270,7 @@ def test_features_without_a_latent_are_fused_from_the_maps_alone(dff: bool) -> N
     recipe = RECIPE.model_copy(update={"dff": dff, "width": 16})
     torch.manual_seed(0)
     regressor, batch = Regressor(recipe, shape, shape), random_batch(2, 3, 2)
-    resize, crop = (replace(view, latent=None, texture=None) for view in (batch.resize, batch.crop))
+    resize, crop = (replace(view, latent=None, texture=None, flat_texture=None) for view in (batch.resize, batch.crop))
     batch = replace(batch, resize=resize, crop=crop)
     regressor.set_input_statistics(moments_of(batch))
     regressor(batch).score.square().sum().backward()
@@ -295,30 +298,34 @@ def test_a_summary_holds_what_numpy_says_of_the_places_and_crops() -> None:
         maps = found.multiscale.float().numpy()
         expected = np.concatenate([maps.mean(-2), maps.std(-2)], axis=-1)
         assert found.texture is not None
-        texture = found.texture.float().numpy()
+        assert found.flat_texture is not None
+        textures = [each.float().numpy() for each in (found.texture, found.flat_texture)]
         if view == "crop":
-            expected, texture = expected.mean(1), texture.mean(1)
+            expected, textures = expected.mean(1), [texture.mean(1) for texture in textures]
         assert np.allclose(summary.maps[view], expected, atol=2e-3)
-        assert np.allclose(summary.textures[view], texture, atol=1e-2, rtol=1e-3)
-    of_maps, of_texture = summary.kinds(RECIPE)
-    assert (of_maps.shape, of_texture.shape) == ((2, 3, 4 * 5), (2, 3, 2 * summary.textures["crop"].shape[-1]))
+        assert np.allclose(summary.textures[view], textures[0], atol=1e-2, rtol=1e-3)
+        assert np.allclose(summary.flat_textures[view], textures[1], atol=1e-2, rtol=1e-3)
+    of_maps, of_texture, of_flat = summary.kinds(RECIPE)
+    numbers = 2 * summary.textures["crop"].shape[-1]
+    assert (of_maps.shape, of_texture.shape, of_flat.shape) == ((2, 3, 4 * 5), (2, 3, numbers), (2, 3, numbers))
+    assert torch.equal(of_flat, torch.cat([summary.flat_textures[view] for view in ("resize", "crop")], dim=-1).float())
     (of_crops,) = summary.kinds(RECIPE.model_copy(update={"branches": "crop", "texture": False}))
     assert torch.equal(of_crops, summary.maps["crop"].float())
     resize, crop = (replace(view, multiscale=view.multiscale[..., 2:]) for view in (batch.resize, batch.crop))
-    of_one, of_other, again = summary.kinds(RECIPE, (NetworkMaps(2, 0), NetworkMaps(3, 0)))
+    of_one, of_other, again, _ = summary.kinds(RECIPE, (NetworkMaps(2, 0), NetworkMaps(3, 0)))
     assert torch.equal(of_other, FrameSummary.of(resize, crop).kinds(RECIPE)[0])
     assert of_one.shape == (2, 3, 4 * 2)
     assert torch.equal(again, of_texture)
-    one, means, rest, again = summary.kinds(RECIPE, networks := (NetworkMaps(2, 0), NetworkMaps(1, 2)))
+    one, means, rest, again, _ = summary.kinds(RECIPE, networks := (NetworkMaps(2, 0), NetworkMaps(1, 2)))
     assert torch.equal(one, of_one)
     of_views = torch.split(of_other, 6, dim=-1)  # of each the mean and two deviations over a cell, then their spread
     assert torch.equal(means, torch.cat([view[..., :1] for view in of_views], dim=-1))
     assert torch.equal(rest, torch.cat([view[..., 1:] for view in of_views], dim=-1))
     assert torch.equal(again, of_texture)
-    for recipe, has_texture in ((RECIPE, True), (RECIPE, False), (RECIPE.model_copy(update={"texture": False}), True)):
-        asked = summary if has_texture else replace(summary, textures={})
-        for each in ((), networks):
-            assert count_kinds(recipe, each, has_texture=has_texture) == len(asked.kinds(recipe, each))
+    recipes = [RECIPE, *(RECIPE.model_copy(update={setting: False}) for setting in ("texture", "flat_texture"))]
+    for recipe, has_texture, each in itertools.product(recipes, (True, False), ((), networks)):
+        asked = summary if has_texture else replace(summary, textures={}, flat_textures={})
+        assert len(kind_shares(recipe, each, has_texture=has_texture)) == len(asked.kinds(recipe, each))
 
 
 def test_what_the_kernel_part_says_of_a_frame_is_added_to_its_quality() -> None:

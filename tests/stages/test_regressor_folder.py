@@ -86,21 +86,25 @@ def test_which_maps_are_whose_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written_in", "unknown_then"), [(1, ("texture", "kernel")), (2, ("kernel",)), (3, ()), (4, ())]
+    ("written_in", "unknown_then"), [(1, ("texture", "kernel")), (2, ("kernel",)), (3, ()), (4, ()), (5, ())]
 )
 def test_a_model_of_an_earlier_format_predicts_the_same(
     tmp_path: Path, written_in: int, unknown_then: tuple[str, ...]
 ) -> None:
+    unknown_then = (*unknown_then, "flat_texture")
     without = RECIPE.model_copy(update=dict.fromkeys(unknown_then, False))
     data = make_material(8, frames=2)
-    networks = (NetworkMaps(2, 0), NetworkMaps(3, 0)) if written_in == 4 else ()
+    networks = {4: (NetworkMaps(2, 0), NetworkMaps(3, 0)), 5: (NetworkMaps(2, 0), NetworkMaps(1, 2))}.get(
+        written_in, ()
+    )
     trained = train_all(data.features, data.samples, data.splits(without), without, networks=networks)
     save_regressors(tmp_path / "model", trained, train_recipe=without, extract=EXTRACT, labels=LABELS)
     stored = json.loads((tmp_path / "model/model.json").read_text())
     for setting in unknown_then:
         del stored["train"][setting]
-    del stored["networks"]
-    if written_in == 4:
+    if written_in < 4:
+        del stored["networks"]
+    elif written_in == 4:
         stored["networks"] = [2, 3]
     (tmp_path / "model/model.json").write_text(json.dumps(stored | {"format": written_in}))
     features = make_features(77, 0.5)

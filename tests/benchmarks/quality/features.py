@@ -19,7 +19,7 @@ from diffvqa.cache._reader import FeatureCache
 from diffvqa.pipeline._config import Settings
 from diffvqa.pipeline._extract import extract
 from diffvqa.stages._network_maps import NetworkMaps, network_maps
-from diffvqa.stages._texture import latent_texture
+from diffvqa.stages._texture import LatentTexture
 
 from .photographs import DATASET
 
@@ -120,8 +120,8 @@ class PhotographFeatures:
 
     @staticmethod
     def _texture(arrays: Mapping[str, NDArray[Any]], views: Sequence[str]) -> Array:
-        textures = [latent_texture(torch.from_numpy(arrays[f"{view}/latent"])).double().numpy() for view in views]
-        return np.concatenate([_over_views(texture) for texture in textures])
+        latents = [torch.from_numpy(arrays[f"{view}/latent"]) for view in views]
+        return np.concatenate([_over_views(LatentTexture.of(latent).whole.double().numpy()) for latent in latents])
 
     def _vector(self, arrays: Mapping[str, NDArray[Any]], count: int, views: Sequence[str]) -> Iterator[Array]:
         for view in views:
