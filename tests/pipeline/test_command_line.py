@@ -302,7 +302,7 @@ def test_what_an_earlier_run_did_does_not_count_in_the_rate(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with caplog.at_level("INFO"), console.progress("fit", 1000) as report:
         report.go_on(900, 1000)
         now += 20.0
