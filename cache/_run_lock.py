@@ -28,6 +28,7 @@ from diffvqa.cache._storage import LocalStorage, Storage
 WRITERS_FOLDER = "writers"
 LEASE_SECONDS = 60.0
 _LOCK_FILE = ".lock"
+_SUFFIX = ".json"
 
 
 @dataclass(frozen=True)
@@ -106,16 +107,19 @@ def require_current(storage: Storage, run: Run) -> None:
 
 def _latest(storage: Storage) -> Run | None:
     for listed in reversed(storage.entries(WRITERS_FOLDER)):
+        number = listed.base.removesuffix(_SUFFIX)
+        if not number.isdecimal():  # a run was killed while it wrote its file
+            continue
         with suppress(FileNotFoundError):  # its run ended just now
-            return _parsed(listed.base, storage.read(listed.name))
+            return _parsed(int(number), storage.read(listed.name))
     return None
 
 
-def _parsed(base: str, content: bytes) -> Run:
+def _parsed(number: int, content: bytes) -> Run:
     try:
         return Run(**json.loads(content))
     except (ValueError, TypeError):
-        return Run(number=int(base.split(".")[0]), token="", machine="", process=0, expires=0.0)
+        return Run(number=number, token="", machine="", process=0, expires=0.0)
 
 
 def _is_alive(run: Run) -> bool:
@@ -173,7 +177,7 @@ def _busy(storage: Storage, run: Run | None) -> CacheBusyError:
 
 
 def _file(number: int) -> str:
-    return f"{WRITERS_FOLDER}/{number:06d}.json"
+    return f"{WRITERS_FOLDER}/{number:06d}{_SUFFIX}"
 
 
 def _content(run: Run) -> bytes:

@@ -134,6 +134,17 @@ with CacheWriter(Path({str(tmp_path)!r}), header(), shard_videos=1) as writer:
     assert FeatureCache(tmp_path).ids() == ("whole", "unmarked")
 
 
+def test_a_run_that_was_killed_while_it_began_is_in_nobodys_way(tmp_path: Path) -> None:
+    fill(tmp_path, usable("a"))
+    unfinished = tmp_path / "writers/.tmp-5353-16a8ba8a.json"
+    for content in (b"", b'{"number": 1'):
+        unfinished.write_bytes(content)
+        fill(tmp_path, usable("b"))
+        assert not unfinished.exists()
+    assert set(FeatureCache(tmp_path).ids()) == {"a", "b"}
+    assert not verify(tmp_path).damages
+
+
 def test_what_was_added_before_ctrl_c_is_kept(tmp_path: Path) -> None:
     def add_and_interrupt() -> None:
         with CacheWriter(tmp_path, header(), shard_videos=100) as writer:

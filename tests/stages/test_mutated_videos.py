@@ -94,5 +94,5 @@ def test_two_thousand_mutated_videos_have_documented_outcomes_alone(
         assert (np.diff(video.frame_indices) > 0).all()
         for first, second in itertools.combinations(video.resize, 2):
             assert not np.array_equal(first, second), video.source.video_id
-    assert psutil.Process().num_fds() == files
+    assert psutil.Process().num_fds() <= files  # what an earlier test left open may have been closed meanwhile
     assert not processes_left()
