@@ -9,9 +9,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 from cache_material import header, usable
 from ready_processes import processes
 
@@ -91,7 +93,19 @@ def kill_group(process: BaseProcess) -> bool:
         except ProcessLookupError:  # it has not got so far as to lead a group
             process.kill()
     process.join()
+    # Workers share the lock of the process that they were forked from, and may take a moment longer to die.
+    while _lives(process.pid):
+        time.sleep(0.001)
     return process.exitcode == -signal.SIGKILL
+
+
+def _lives(group: int) -> bool:
+    """Return whether a process of a group is more than a zombie, which nobody may wait for."""
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def redone(log: Path) -> int:
