@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
 from collections.abc import Callable, Iterator
@@ -79,6 +80,7 @@ def test_two_thousand_mutated_videos_have_documented_outcomes_alone(
 ) -> None:
     # The whole frame is the view, so that no two different frames look alike.
     recipe = ExtractRecipe(frames=4, view_size=64, crops=1, good_frames=0.25)
+    gc.collect()  # files that an earlier test left open are not to be closed meanwhile
     files = psutil.Process().num_fds()
     with DecodePool(recipe, workers=2, timeout=5.0, memory=1024) as pool:
         results = list(pool.run(mutants))
@@ -94,5 +96,5 @@ def test_two_thousand_mutated_videos_have_documented_outcomes_alone(
         assert (np.diff(video.frame_indices) > 0).all()
         for first, second in itertools.combinations(video.resize, 2):
             assert not np.array_equal(first, second), video.source.video_id
-    assert psutil.Process().num_fds() <= files  # what an earlier test left open may have been closed meanwhile
+    assert psutil.Process().num_fds() <= files
     assert not processes_left()
